@@ -1,0 +1,1 @@
+"""Data sets: samples, readers and writers of their formats, augmentation, loading."""

@@ -1,0 +1,66 @@
+"""One picture's annotation, and a data set of them: what every reader yields and every writer takes.
+
+Boxes are xyxy, 0-based, half-open, float64 pixels of the upright picture (EXIF orientation applied).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AnnotationError, DataError
+
+__all__ = ["DataSet", "Sample"]
+
+
+def _no_boxes() -> NDArray[np.float64]:
+    return np.zeros((0, 4))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture and its objects; a picture without objects is normal.
+
+    Attributes:
+        path: the picture's file.
+        boxes: (N, 4) float64.
+        labels: (N,) int64, indices into the data set's names.
+        difficult: (N,) bool; neither trained on as an object nor as background, ignored in VOC evaluation.
+        crowd: (N,) bool; COCO's iscrowd, treated like difficult in training.
+        size: (height, width) as the annotation states it, or None.
+    """
+
+    path: Path
+    boxes: NDArray[np.float64] = field(default_factory=_no_boxes)
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
+    crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        for name in ("difficult", "crowd"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(count, bool))
+        if self.boxes.shape != (count, 4):
+            raise AnnotationError(f"{self.path}: boxes: want shape (N, 4), got {self.boxes.shape}")
+        for name in ("labels", "difficult", "crowd"):
+            if getattr(self, name).shape != (count,):
+                raise AnnotationError(f"{self.path}: {name}: want shape ({count},), got {getattr(self, name).shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Samples and the class names that their labels index; the order of names is the source's own."""
+
+    samples: Sequence[Sample]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise DataError(f"names: want each class once, got {list(self.names)}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
