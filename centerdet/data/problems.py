@@ -1,0 +1,88 @@
+"""What can be wrong in a data set's files, told in one way: readers raise the first problem, `check` collects all.
+
+A reader gets a `Report` function. `fail` raises, so that nothing questionable is read; a list's `append` goes on
+without the object or picture concerned.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import AnnotationError, CenterdetError, DataError, ImageError
+
+__all__ = ["KINDS", "OVERHANG", "Box", "Problem", "Report", "fail", "nearest", "refuse_path", "sound_box"]
+
+Box = tuple[float, float, float, float]
+
+OVERHANG = 1.0
+"""Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
+
+KINDS: dict[str, type[CenterdetError]] = {
+    "broken annotation": AnnotationError,
+    "broken picture": ImageError,
+    "missing annotation": DataError,
+    "missing picture": DataError,
+    "listed twice": DataError,
+    "refused path": DataError,
+    "empty split": DataError,
+    "unknown class": AnnotationError,
+    "not a number": AnnotationError,
+    "inverted box": AnnotationError,
+    "box outside": AnnotationError,
+}
+"""Every kind of problem that a reader finds, and the error that it raises then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: its kind, where (file, file:line or file: object n) and what exactly."""
+
+    kind: str
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+Report = Callable[[Problem], None]
+
+
+def fail(problem: Problem) -> None:
+    """Report a problem by raising it."""
+    raise KINDS[problem.kind](str(problem))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is written most alike, quoted, for messages."""
+    found = difflib.get_close_matches(name, list(known), 1, cutoff=0)
+    return repr(found[0]) if found else "none"
+
+
+def refuse_path(text: str) -> bool:
+    """Whether a name from a file could lead out of its folder: absolute, with a drive, or through `..`."""
+    parts = re.split(r"[/\\]", text)
+    return ".." in parts or not parts[0] or "\0" in text or re.match(r"[A-Za-z]:[/\\]", text) is not None
+
+
+def sound_box(box: Box, size: tuple[int, int], given: Sequence[object], where: str, report: Report) -> Box | None:
+    """A box (0-based, half-open) clipped to its picture, or None after reporting why not.
+
+    `given` is the box in the file's own numbers, for the message; at most `OVERHANG` pixels are clipped.
+    """
+    left, top, right, bottom = box
+    told = f"box ({', '.join(map(str, given))})"
+    if not all(map(math.isfinite, box)):
+        report(Problem("not a number", where, f"{told} is not finite"))
+    elif right <= left or bottom <= top:
+        report(Problem("inverted box", where, f"{told} has no width or no height"))
+    else:
+        height, width = size
+        clipped = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+        overhang = max(-left, -top, right - width, bottom - height)
+        if overhang <= OVERHANG and clipped[0] < clipped[2] and clipped[1] < clipped[3]:
+            return clipped
+        report(Problem("box outside", where, f"{told} lies outside the picture of {width} x {height} px"))
+    return None

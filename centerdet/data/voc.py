@@ -1,0 +1,260 @@
+"""PASCAL VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt, read and written.
+
+A `bndbox` is 1-based and inclusive; a box here is 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax), and back.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml.common import DefusedXmlException
+
+from ..errors import CenterdetError, DataError
+from .problems import Box, Problem, Report, fail, nearest, refuse_path, sound_box
+from .sample import DataSet, Sample
+
+__all__ = ["VOC_NAMES", "read_voc"]
+
+VOC_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The twenty classes in the devkit's order."""
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None) -> DataSet:
+    """Read splits of a data set in VOC layout.
+
+    root: a devkit, whose splits are written "2007:train" (year:list), or one folder in VOC layout, whose splits are
+        the lists of its ImageSets/Main, written "train"; "all" is every annotation by name where no such list exists.
+    names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else, in folders called
+        VOC<year>, the twenty of `VOC_NAMES`; else every class of Annotations/ in the order of its first appearance,
+        files taken by name, whatever the split, so that all splits agree.
+
+    An annotation needs only `name` and `bndbox` in each object. A picture without objects is normal. A box may stick
+    out of its picture by 1 px and is clipped then. The first problem raises and names file and object.
+    """
+    return scan_voc(root, splits, names, fail)
+
+
+def scan_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | None, report: Report) -> DataSet:
+    """`read_voc`, telling each problem to `report` and going on without the object or picture concerned."""
+    root = Path(root)
+    lists = [_open_split(root, split) for split in splits]
+    if not lists:
+        raise DataError(f"{root}: want at least one split")
+    parsed: dict[Path, _Annotation | None] = {}
+    names = tuple(names) if names is not None else _find_names(root, [folder for folder, _ in lists], parsed)
+    pictures = {folder: _index_pictures(folder / "JPEGImages") for folder, _ in lists}
+    index = {name: label for label, name in enumerate(names)}
+    samples: list[Sample] = []
+    seen: set[Path] = set()
+    for folder, list_file in lists:
+        stems = _read_list(folder, list_file, report)
+        if not stems:
+            report(Problem("empty split", str(list_file), "the split names no picture"))
+        for where, stem in stems:
+            path = folder / "Annotations" / f"{stem}.xml"
+            if path in seen:
+                report(Problem("listed twice", where, f"{stem!r} is in the splits already"))
+                continue
+            seen.add(path)
+            if not path.is_file():
+                report(Problem("missing annotation", where, f"no annotation {path}"))
+                continue
+            annotation = parsed[path] if parsed.get(path) else _parse(path, report)
+            picture = _find_picture(folder, stem, pictures[folder], annotation, where, report)
+            if annotation is not None and picture is not None:
+                sample = _to_sample(path, picture, annotation, index, report)
+                samples += [sample] if sample is not None else []
+    return DataSet(samples, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    where: str
+    name: str
+    difficult: bool
+    crowd: bool
+    corners: Box  # as in the file
+
+
+@dataclass(frozen=True, slots=True)
+class _Annotation:
+    filename: str
+    size: tuple[int, int] | None
+    objects: list[_Object]
+
+
+def _open_split(root: Path, split: str) -> tuple[Path, Path]:
+    """The VOC folder and the list file that a split names; of "all", the list file need not exist."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    year, _, name = split.rpartition(":")
+    if refuse_path(name) or (year and refuse_path(year)):
+        raise DataError(f"{root}: split {split!r} leads out of the folder")
+    if year and (root / "VOCdevkit").is_dir():
+        root = root / "VOCdevkit"
+    folder = root / f"VOC{year}" if year else root
+    if not (folder / "Annotations").is_dir():
+        years = sorted(f"{child.name[3:]}:{name}" for child in root.glob("VOC*") if (child / "Annotations").is_dir())
+        hint = f"; want a split such as {years}" if years else ""
+        raise DataError(f"{folder}: no folder Annotations (VOC layout) for split {split!r}{hint}")
+    file = folder / "ImageSets" / "Main" / f"{name}.txt"
+    if not file.is_file() and name != "all":
+        known = sorted(path.stem for path in file.parent.glob("*.txt"))
+        raise DataError(f"{file}: no such split; known are {known or 'none'}, and 'all'")
+    return folder, file
+
+
+def _read_list(folder: Path, file: Path, report: Report) -> list[tuple[str, str]]:
+    """(file:line, picture's name without suffix) of each line of a split."""
+    if not file.is_file():
+        annotations = sorted((folder / "Annotations").glob("*.xml"))
+        return [(str(path), path.stem) for path in annotations]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: want a text file of names, {error}") from error
+    stems = []
+    for number, line in enumerate(text.splitlines(), 1):
+        stem = line.strip()
+        if stem and refuse_path(stem):
+            report(Problem("refused path", f"{file}:{number}", f"{stem!r} leads out of the folder"))
+        elif stem:
+            stems.append((f"{file}:{number}", stem))
+    return stems
+
+
+def _index_pictures(folder: Path) -> dict[str, list[Path]]:
+    """Name without suffix -> its files, from one walk through the folder."""
+    index: dict[str, list[Path]] = {}
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(parent, file)
+            if path.suffix.lower() in PICTURES:
+                index.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return index
+
+
+def _find_picture(
+    folder: Path, stem: str, index: dict[str, list[Path]], annotation: _Annotation | None, where: str, report: Report
+) -> Path | None:
+    found = index.get(stem, [])
+    if len(found) > 1 and annotation is not None:
+        found = [path for path in found if path.name == annotation.filename] or found
+    if len(found) == 1:
+        return found[0]
+    wanted = folder / "JPEGImages" / f"{stem}.jpg"
+    what = f"several pictures of one name: {[path.name for path in found]}" if found else f"no picture {wanted}"
+    report(Problem("missing picture", where, what))
+    return None
+
+
+def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation | None]) -> tuple[str, ...]:
+    for file in (root / "classes.txt", root / "labels.txt"):
+        if file.is_file():
+            names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+            if not names:
+                raise DataError(f"{file}: want one class a line, it is empty")
+            return names
+    if all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders):
+        return VOC_NAMES
+    for folder in dict.fromkeys(folders):
+        for path in sorted((folder / "Annotations").rglob("*.xml")):
+            parsed[path] = _parse(path, lambda problem: None)
+    return tuple(dict.fromkeys(found.name for one in parsed.values() if one is not None for found in one.objects))
+
+
+def _parse(path: Path, report: Report) -> _Annotation | None:
+    """An annotation as its file has it; None where it cannot be used at all."""
+    try:
+        tree = defusedxml.ElementTree.fromstring(path.read_bytes(), forbid_dtd=True)
+    except (ParseError, ValueError, LookupError) as error:
+        cause = "DOCTYPE and ENTITY are refused" if isinstance(error, DefusedXmlException) else f"broken XML: {error}"
+        report(Problem("broken annotation", str(path), cause))
+        return None
+    filename = (tree.findtext("filename") or "").strip()
+    if filename and refuse_path(filename):
+        report(Problem("refused path", str(path), f"filename {filename!r} leads out of the folder"))
+        return None
+    objects = []
+    for number, element in enumerate(tree.findall("object"), 1):
+        where = f"{path}: object {number}"
+        try:
+            objects.append(_parse_object(element, where))
+        except ValueError as error:
+            report(Problem("broken annotation", where, str(error)))
+    return _Annotation(filename.replace("\\", "/").rpartition("/")[2], _parse_size(tree), objects)
+
+
+def _parse_size(tree: Element) -> tuple[int, int] | None:
+    """(height, width); None where it is missing, unreadable or zero, as some tools write it."""
+    try:
+        height, width = (int(tree.findtext(f"size/{name}") or 0) for name in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _parse_object(element: Element, where: str) -> _Object:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("want a name, there is none")
+    corners = []
+    for side in ("xmin", "ymin", "xmax", "ymax"):
+        text = element.findtext(f"bndbox/{side}")
+        try:
+            corners.append(float(text or ""))
+        except ValueError:
+            raise ValueError(f"bndbox/{side}: want a number, got {text!r}") from None
+    flags = []
+    for flag in ("difficult", "crowd"):
+        text = (element.findtext(flag) or "0").strip()
+        if text not in ("0", "1"):
+            raise ValueError(f"{flag}: want 0 or 1, got {text!r}")
+        flags.append(text == "1")
+    return _Object(where, name, flags[0], flags[1], (corners[0], corners[1], corners[2], corners[3]))
+
+
+def _to_sample(
+    path: Path, picture: Path, annotation: _Annotation, index: dict[str, int], report: Report
+) -> Sample | None:
+    size = annotation.size
+    if size is None and annotation.objects:
+        from ..images import read_size
+
+        try:
+            size = read_size(picture)
+        except CenterdetError as error:
+            report(Problem("broken picture", str(path), str(error)))
+            return None
+    boxes, labels, difficult, crowd = [], [], [], []
+    for one in annotation.objects:
+        left, top, right, bottom = one.corners
+        if one.name not in index:
+            known = f"nearest known is {nearest(one.name, index)}"
+            report(Problem("unknown class", one.where, f"unknown class {one.name!r}, {known}"))
+            continue
+        box = sound_box((left - 1, top - 1, right, bottom), size or (0, 0), one.corners, one.where, report)
+        if box is not None:
+            boxes.append(box)
+            labels.append(index[one.name])
+            difficult.append(one.difficult)
+            crowd.append(one.crowd)
+    return Sample(
+        picture,
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(difficult, bool),
+        np.array(crowd, bool),
+        size,
+    )
