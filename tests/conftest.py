@@ -1,0 +1,38 @@
+"""What every test may use, and the one thing that none may do: reach another machine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+LOCAL = {"", "0.0.0.0", "127.0.0.1", "::1", "localhost", None}
+
+
+def _stay_local(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host not in LOCAL:
+        raise PermissionError(f"tests do not reach the network: {event} {host}")
+
+
+sys.addaudithook(_stay_local)
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def voc_root(repo_root: Path) -> Path:
+    """The folder of real photographs in VOC layout, where there is one."""
+    root = repo_root.parent / "shared" / "VOCdevkit"
+    if not root.is_dir():
+        pytest.skip(f"no real photographs at {root}")
+    return root
