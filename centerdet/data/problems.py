@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "OVERHANG", "Box", "Problem", "Report", "fail", "nearest", "refuse_path", "sound_box"]
+__all__ = ["KINDS", "OVERHANG", "Box", "Problem", "Report", "fail", "leads_out", "nearest", "sound_box"]
 
 Box = tuple[float, float, float, float]
 
@@ -27,6 +27,8 @@ KINDS: dict[str, type[CenterdetError]] = {
     "listed twice": DataError,
     "refused path": DataError,
     "empty split": DataError,
+    "duplicate id": AnnotationError,
+    "dangling id": AnnotationError,
     "unknown class": AnnotationError,
     "not a number": AnnotationError,
     "inverted box": AnnotationError,
@@ -61,7 +63,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return repr(found[0]) if found else "none"
 
 
-def refuse_path(text: str) -> bool:
+def leads_out(text: str) -> bool:
     """Whether a name from a file could lead out of its folder: absolute, with a drive, or through `..`."""
     parts = re.split(r"[/\\]", text)
     return ".." in parts or not parts[0] or "\0" in text or re.match(r"[A-Za-z]:[/\\]", text) is not None

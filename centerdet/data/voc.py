@@ -3,22 +3,24 @@
 A `bndbox` is 1-based and inclusive; a box here is 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax), and back.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
+from xml.sax.saxutils import escape
 
 import defusedxml.ElementTree
 import numpy as np
 from defusedxml.common import DefusedXmlException
 
-from ..errors import CenterdetError, DataError
-from .problems import Box, Problem, Report, fail, nearest, refuse_path, sound_box
+from ..errors import DataError, ImageError
+from ..images import read_size
+from .files import Entry, Placing, find_pictures, prepare, read_lines, write_files
+from .problems import Box, Problem, Report, fail, leads_out, nearest, sound_box
 from .sample import DataSet, Sample
 
-__all__ = ["VOC_NAMES", "read_voc"]
+__all__ = ["VOC_NAMES", "download_voc", "read_voc", "write_voc"]
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -26,10 +28,12 @@ VOC_NAMES = (
 )  # fmt: skip
 """The twenty classes in the devkit's order."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None) -> DataSet:
+def read_voc(
+    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+) -> DataSet:
     """Read splits of a data set in VOC layout.
 
     root: a devkit, whose splits are written "2007:train" (year:list), or one folder in VOC layout, whose splits are
@@ -37,22 +41,20 @@ def read_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | Non
     names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else, in folders called
         VOC<year>, the twenty of `VOC_NAMES`; else every class of Annotations/ in the order of its first appearance,
         files taken by name, whatever the split, so that all splits agree.
+    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
 
     An annotation needs only `name` and `bndbox` in each object. A picture without objects is normal. A box may stick
-    out of its picture by 1 px and is clipped then. The first problem raises and names file and object.
+    out of its picture by 1 px and is clipped then.
     """
-    return scan_voc(root, splits, names, fail)
-
-
-def scan_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | None, report: Report) -> DataSet:
-    """`read_voc`, telling each problem to `report` and going on without the object or picture concerned."""
     root = Path(root)
     lists = [_open_split(root, split) for split in splits]
     if not lists:
         raise DataError(f"{root}: want at least one split")
-    parsed: dict[Path, _Annotation | None] = {}
+    parsed: dict[Path, _Annotation] = {}
     names = tuple(names) if names is not None else _find_names(root, [folder for folder, _ in lists], parsed)
-    pictures = {folder: _index_pictures(folder / "JPEGImages") for folder, _ in lists}
+    pictures: dict[Path, list[Path]] = {}  # without suffix -> the files
+    for path in (path for folder in {folder for folder, _ in lists} for path in find_pictures(folder / "JPEGImages")):
+        pictures.setdefault(path.with_suffix(""), []).append(path)
     index = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
     seen: set[Path] = set()
@@ -69,12 +71,50 @@ def scan_voc(root: str | Path, splits: Sequence[str], names: Sequence[str] | Non
             if not path.is_file():
                 report(Problem("missing annotation", where, f"no annotation {path}"))
                 continue
-            annotation = parsed[path] if parsed.get(path) else _parse(path, report)
-            picture = _find_picture(folder, stem, pictures[folder], annotation, where, report)
+            annotation = parsed.get(path) or _parse(path, report)
+            picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
             if annotation is not None and picture is not None:
-                sample = _to_sample(path, picture, annotation, index, report)
+                sample = _to_sample(picture, annotation, index, report)
                 samples += [sample] if sample is not None else []
     return DataSet(samples, names)
+
+
+def write_voc(
+    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+) -> dict[str, int]:
+    """Write a data set in VOC layout, as the list ImageSets/Main/<split>.txt; count what was written.
+
+    `read_voc` gives integer boxes back exactly, others to the last bit that "+ 1" leaves; the order of names is kept in
+    classes.txt. A crowd region gets an element `crowd`, which others ignore. root must be new or empty, or `add`.
+    """
+    root = Path(root)
+    prepared = prepare(dataset, split)
+    entries: list[Entry] = []
+    for sample, name, size in prepared:
+        stem = Path(name).stem
+        entries.append((f"JPEGImages/{name}", sample.path))
+        entries.append((f"Annotations/{stem}.xml", _to_xml(sample, name, size, dataset.names).encode()))
+    entries.append(("classes.txt", "".join(f"{name}\n" for name in dataset.names).encode()))
+    stems = "".join(f"{Path(name).stem}\n" for _, name, _ in prepared)
+    entries.append((f"ImageSets/Main/{split}.txt", stems.encode()))
+    write_files(root, entries, pictures, add)
+    return {"pictures": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
+
+
+def download_voc(root: str | Path, year: str, splits: Sequence[str]) -> Path:
+    """Fetch a year of VOC through torchvision, which checks the archives' sums; the devkit's folder, for `read_voc`.
+
+    splits: of "train", "val", "trainval" and, in 2007, "test". Archives hold several splits and are fetched once.
+    """
+    from torchvision.datasets import VOCDetection
+
+    archives = {split == "test": split for split in splits}
+    try:
+        for split in archives.values():
+            VOCDetection(str(root), year=year, image_set=split, download=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"VOC{year}: cannot fetch {list(splits)} into {root}: {error}") from error
+    return Path(root, "TrainVal" if year == "2011" else "", "VOCdevkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +138,7 @@ def _open_split(root: Path, split: str) -> tuple[Path, Path]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     year, _, name = split.rpartition(":")
-    if refuse_path(name) or (year and refuse_path(year)):
+    if leads_out(name) or (year and leads_out(year)):
         raise DataError(f"{root}: split {split!r} leads out of the folder")
     if year and (root / "VOCdevkit").is_dir():
         root = root / "VOCdevkit"
@@ -117,61 +157,48 @@ def _open_split(root: Path, split: str) -> tuple[Path, Path]:
 def _read_list(folder: Path, file: Path, report: Report) -> list[tuple[str, str]]:
     """(file:line, picture's name without suffix) of each line of a split."""
     if not file.is_file():
-        annotations = sorted((folder / "Annotations").glob("*.xml"))
-        return [(str(path), path.stem) for path in annotations]
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: want a text file of names, {error}") from error
+        folder = folder / "Annotations"
+        return [(str(path), path.relative_to(folder).as_posix()[:-4]) for path in sorted(folder.rglob("*.xml"))]
     stems = []
-    for number, line in enumerate(text.splitlines(), 1):
-        stem = line.strip()
-        if stem and refuse_path(stem):
+    for number, stem in enumerate(read_lines(file), 1):
+        if stem and leads_out(stem):
             report(Problem("refused path", f"{file}:{number}", f"{stem!r} leads out of the folder"))
         elif stem:
             stems.append((f"{file}:{number}", stem))
     return stems
 
 
-def _index_pictures(folder: Path) -> dict[str, list[Path]]:
-    """Name without suffix -> its files, from one walk through the folder."""
-    index: dict[str, list[Path]] = {}
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            path = Path(parent, file)
-            if path.suffix.lower() in PICTURES:
-                index.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return index
-
-
 def _find_picture(
-    folder: Path, stem: str, index: dict[str, list[Path]], annotation: _Annotation | None, where: str, report: Report
+    stem: Path, pictures: dict[Path, list[Path]], annotation: _Annotation | None, where: str, report: Report
 ) -> Path | None:
-    found = index.get(stem, [])
+    found = pictures.get(stem, [])
     if len(found) > 1 and annotation is not None:
         found = [path for path in found if path.name == annotation.filename] or found
     if len(found) == 1:
         return found[0]
-    wanted = folder / "JPEGImages" / f"{stem}.jpg"
-    what = f"several pictures of one name: {[path.name for path in found]}" if found else f"no picture {wanted}"
+    what = f"several pictures of one name: {[path.name for path in found]}" if found else f"no picture {stem}.jpg"
     report(Problem("missing picture", where, what))
     return None
 
 
-def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation | None]) -> tuple[str, ...]:
+def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]) -> tuple[str, ...]:
+    """The classes where the caller gives none; annotations that had to be read for it are left in `parsed`."""
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
-            names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+            names = tuple(filter(None, read_lines(file)))
             if not names:
                 raise DataError(f"{file}: want one class a line, it is empty")
             return names
     if all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders):
         return VOC_NAMES
-    for folder in dict.fromkeys(folders):
-        for path in sorted((folder / "Annotations").rglob("*.xml")):
-            parsed[path] = _parse(path, lambda problem: None)
-    return tuple(dict.fromkeys(found.name for one in parsed.values() if one is not None for found in one.objects))
+    found: dict[str, None] = {}
+    for path in (path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").rglob("*.xml"))):
+        problems: list[Problem] = []
+        annotation = _parse(path, problems.append)
+        found |= dict.fromkeys(one.name for one in (annotation.objects if annotation else []))
+        if annotation is not None and not problems:
+            parsed[path] = annotation
+    return tuple(found)
 
 
 def _parse(path: Path, report: Report) -> _Annotation | None:
@@ -183,7 +210,7 @@ def _parse(path: Path, report: Report) -> _Annotation | None:
         report(Problem("broken annotation", str(path), cause))
         return None
     filename = (tree.findtext("filename") or "").strip()
-    if filename and refuse_path(filename):
+    if filename and leads_out(filename):
         report(Problem("refused path", str(path), f"filename {filename!r} leads out of the folder"))
         return None
     objects = []
@@ -210,7 +237,7 @@ def _parse_object(element: Element, where: str) -> _Object:
     if not name:
         raise ValueError("want a name, there is none")
     corners = []
-    for side in ("xmin", "ymin", "xmax", "ymax"):
+    for side in SIDES:
         text = element.findtext(f"bndbox/{side}")
         try:
             corners.append(float(text or ""))
@@ -225,17 +252,13 @@ def _parse_object(element: Element, where: str) -> _Object:
     return _Object(where, name, flags[0], flags[1], (corners[0], corners[1], corners[2], corners[3]))
 
 
-def _to_sample(
-    path: Path, picture: Path, annotation: _Annotation, index: dict[str, int], report: Report
-) -> Sample | None:
+def _to_sample(picture: Path, annotation: _Annotation, index: dict[str, int], report: Report) -> Sample | None:
     size = annotation.size
     if size is None and annotation.objects:
-        from ..images import read_size
-
         try:
             size = read_size(picture)
-        except CenterdetError as error:
-            report(Problem("broken picture", str(path), str(error)))
+        except ImageError as error:
+            report(Problem("broken picture", str(picture), str(error).removeprefix(f"{picture}: ")))
             return None
     boxes, labels, difficult, crowd = [], [], [], []
     for one in annotation.objects:
@@ -250,11 +273,20 @@ def _to_sample(
             labels.append(index[one.name])
             difficult.append(one.difficult)
             crowd.append(one.crowd)
-    return Sample(
-        picture,
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(labels, np.int64),
-        np.array(difficult, bool),
-        np.array(crowd, bool),
-        size,
-    )
+    arrays = np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64)
+    return Sample(picture, *arrays, np.array(difficult, bool), np.array(crowd, bool), size)
+
+
+def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, ...]) -> str:
+    height, width = size
+    lines = ["<annotation>", f"\t<filename>{escape(name)}</filename>"]
+    lines.append(f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>")
+    rows = zip(sample.boxes.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
+    for (left, top, right, bottom), label, difficult, crowd in rows:
+        corners = zip(SIDES, (left + 1, top + 1, right, bottom), strict=True)
+        numbers = "".join(f"<{side}>{repr(value).removesuffix('.0')}</{side}>" for side, value in corners)
+        lines += ["\t<object>", f"\t\t<name>{escape(names[label])}</name>"]
+        lines.append(f"\t\t<difficult>{int(difficult)}</difficult>")
+        lines += ["\t\t<crowd>1</crowd>"] if crowd else []
+        lines += [f"\t\t<bndbox>{numbers}</bndbox>", "\t</object>"]
+    return "\n".join([*lines, "</annotation>", ""])
