@@ -5,19 +5,13 @@ without the object or picture concerned.
 """
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "OVERHANG", "Box", "Problem", "Report", "fail", "leads_out", "nearest", "sound_box"]
-
-Box = tuple[float, float, float, float]
-
-OVERHANG = 1.0
-"""Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
+__all__ = ["KINDS", "Problem", "Report", "fail", "leads_out", "nearest"]
 
 KINDS: dict[str, type[CenterdetError]] = {
     "broken annotation": AnnotationError,
@@ -67,24 +61,3 @@ def leads_out(text: str) -> bool:
     """Whether a name from a file could lead out of its folder: absolute, with a drive, or through `..`."""
     parts = re.split(r"[/\\]", text)
     return ".." in parts or not parts[0] or "\0" in text or re.match(r"[A-Za-z]:[/\\]", text) is not None
-
-
-def sound_box(box: Box, size: tuple[int, int], given: Sequence[object], where: str, report: Report) -> Box | None:
-    """A box (0-based, half-open) clipped to its picture, or None after reporting why not.
-
-    `given` is the box in the file's own numbers, for the message; at most `OVERHANG` pixels are clipped.
-    """
-    left, top, right, bottom = box
-    told = f"box ({', '.join(map(str, given))})"
-    if not all(map(math.isfinite, box)):
-        report(Problem("not a number", where, f"{told} is not finite"))
-    elif right <= left or bottom <= top:
-        report(Problem("inverted box", where, f"{told} has no width or no height"))
-    else:
-        height, width = size
-        clipped = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
-        overhang = max(-left, -top, right - width, bottom - height)
-        if overhang <= OVERHANG and clipped[0] < clipped[2] and clipped[1] < clipped[3]:
-            return clipped
-        report(Problem("box outside", where, f"{told} lies outside the picture of {width} x {height} px"))
-    return None

@@ -11,13 +11,12 @@ from xml.etree.ElementTree import Element, ParseError
 from xml.sax.saxutils import escape
 
 import defusedxml.ElementTree
-import numpy as np
 from defusedxml.common import DefusedXmlException
 
-from ..errors import DataError, ImageError
-from ..images import read_size
+from ..errors import DataError
 from .files import Entry, Placing, find_pictures, prepare, read_lines, write_files
-from .problems import Box, Problem, Report, fail, leads_out, nearest, sound_box
+from .problems import Problem, Report, fail, leads_out
+from .records import Record, build_sample
 from .sample import DataSet, Sample
 
 __all__ = ["VOC_NAMES", "download_voc", "read_voc", "write_voc"]
@@ -74,7 +73,7 @@ def read_voc(
             annotation = parsed.get(path) or _parse(path, report)
             picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
             if annotation is not None and picture is not None:
-                sample = _to_sample(picture, annotation, index, report)
+                sample = build_sample(picture, annotation.size, annotation.objects, index, report)
                 samples += [sample] if sample is not None else []
     return DataSet(samples, names)
 
@@ -118,19 +117,10 @@ def download_voc(root: str | Path, year: str, splits: Sequence[str]) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
-    where: str
-    name: str
-    difficult: bool
-    crowd: bool
-    corners: Box  # as in the file
-
-
-@dataclass(frozen=True, slots=True)
 class _Annotation:
     filename: str
     size: tuple[int, int] | None
-    objects: list[_Object]
+    objects: list[Record]
 
 
 def _open_split(root: Path, split: str) -> tuple[Path, Path]:
@@ -232,7 +222,7 @@ def _parse_size(tree: Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _parse_object(element: Element, where: str) -> _Object:
+def _parse_object(element: Element, where: str) -> Record:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("want a name, there is none")
@@ -249,32 +239,8 @@ def _parse_object(element: Element, where: str) -> _Object:
         if text not in ("0", "1"):
             raise ValueError(f"{flag}: want 0 or 1, got {text!r}")
         flags.append(text == "1")
-    return _Object(where, name, flags[0], flags[1], (corners[0], corners[1], corners[2], corners[3]))
-
-
-def _to_sample(picture: Path, annotation: _Annotation, index: dict[str, int], report: Report) -> Sample | None:
-    size = annotation.size
-    if size is None and annotation.objects:
-        try:
-            size = read_size(picture)
-        except ImageError as error:
-            report(Problem("broken picture", str(picture), str(error).removeprefix(f"{picture}: ")))
-            return None
-    boxes, labels, difficult, crowd = [], [], [], []
-    for one in annotation.objects:
-        left, top, right, bottom = one.corners
-        if one.name not in index:
-            known = f"nearest known is {nearest(one.name, index)}"
-            report(Problem("unknown class", one.where, f"unknown class {one.name!r}, {known}"))
-            continue
-        box = sound_box((left - 1, top - 1, right, bottom), size or (0, 0), one.corners, one.where, report)
-        if box is not None:
-            boxes.append(box)
-            labels.append(index[one.name])
-            difficult.append(one.difficult)
-            crowd.append(one.crowd)
-    arrays = np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64)
-    return Sample(picture, *arrays, np.array(difficult, bool), np.array(crowd, bool), size)
+    left, top, right, bottom = corners
+    return Record(where, name, (left - 1, top - 1, right, bottom), corners, *flags)
 
 
 def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, ...]) -> str:

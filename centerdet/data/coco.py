@@ -1,0 +1,219 @@
+"""COCO detection JSON ("instances"), read and written; a bbox is (x, y, width, height), from 0.
+
+Category ids may be sparse and in any order: the order of the file's categories makes the labels 0 to C - 1.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AnnotationError, DataError
+from .files import Entry, Placing, prepare, write_files
+from .problems import Problem, Report, fail, leads_out
+from .records import Record, build_sample
+from .sample import DataSet, Sample
+
+__all__ = ["COCO_FILES", "read_coco", "write_coco"]
+
+COCO_FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
+"""Where the JSON of a split is looked for below a data set's folder, in this order."""
+
+
+def read_coco(
+    root: str | Path,
+    splits: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    *,
+    pictures: str | Path | None = None,
+    report: Report = fail,
+) -> DataSet:
+    """Read COCO JSON.
+
+    root: a folder, whose splits are found as in `COCO_FILES`; or one JSON file, which has no splits.
+    names: the classes in their order; else the categories of the first file in its order.
+    pictures: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
+        and root which holds most of the first pictures.
+    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
+
+    iscrowd makes `crowd`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; both may be missing,
+    as may a picture's height and width. A box may stick out of its picture by 1 px and is clipped then.
+    """
+    root = Path(root)
+    files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
+    if not files or (splits and root.suffix == ".json"):
+        raise DataError(f"{root}: want splits of a folder, or a JSON file without splits, got {list(splits)}")
+    order = tuple(names) if names is not None else None
+    samples: dict[Path, Sample] = {}
+    for file, split in files:
+        content = _load(file)
+        categories = _read_categories(file, content, report)
+        order = order if order is not None else tuple(dict.fromkeys(categories.values()))
+        images = _read_images(file, content, report)
+        if not images:
+            report(Problem("empty split", str(file), "images: the split has no picture"))
+        above = file.parent.parent if file.parent.name == "annotations" else file.parent
+        top, name = (above, file.stem.removeprefix("instances_")) if not split else (root, split)
+        folders = [top / name, top / "images" / name, top / "images", file.parent, top]
+        folder = Path(pictures) if pictures is not None else _likeliest(folders, list(images.values()))
+        objects = _read_objects(file, content, images.keys(), categories, report)
+        index = {name: label for label, name in enumerate(order)}
+        for number, image in images.items():
+            path = folder / image["file_name"]
+            where = f"{file}: image {number!r}"
+            if not path.is_file():
+                report(Problem("missing picture", where, f"no picture {path}"))
+            elif path in samples:
+                report(Problem("listed twice", where, f"{path} is in the splits already"))
+            else:
+                sample = build_sample(path, _to_size(image), objects[number], index, report)
+                samples |= {path: sample} if sample is not None else {}
+    return DataSet(list(samples.values()), order or ())
+
+
+def write_coco(
+    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+) -> dict[str, int]:
+    """Write a data set as annotations/instances_<split>.json and <split>/ with its pictures; count what was written.
+
+    Ids count from 1. Difficult objects carry `difficult: 1`, an extra key that others ignore. `read_coco` gives boxes
+    back exactly where x + (x2 - x) is x2 in float64, as for whole pixels, else to the last bit.
+    root must be new or empty, or `add`.
+    """
+    prepared = prepare(dataset, split)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (sample, name, (height, width)) in enumerate(prepared, 1):
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        rows = zip(_to_bbox(sample.boxes).tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
+        for bbox, label, difficult, crowd in rows:
+            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": bbox}
+            annotation |= {"area": bbox[2] * bbox[3], "iscrowd": int(crowd)}
+            annotations.append(annotation | ({"difficult": 1} if difficult else {}))
+    categories = [{"id": label, "name": name} for label, name in enumerate(dataset.names, 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    entries: list[Entry] = [(f"{split}/{name}", sample.path) for sample, name, _ in prepared]
+    entries.append((f"annotations/instances_{split}.json", json.dumps(content, ensure_ascii=False).encode()))
+    write_files(Path(root), entries, pictures, add)
+    return {"pictures": len(images), "objects": len(annotations)}
+
+
+def _find_file(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    if leads_out(split):
+        raise DataError(f"{root}: split {split!r} leads out of the folder")
+    tried = [pattern.format(split) for pattern in COCO_FILES]
+    found = next((root / file for file in tried if (root / file).is_file()), None)
+    if found is None:
+        raise DataError(f"{root}: no such split {split!r}: want one of {tried}")
+    return found
+
+
+def _likeliest(folders: list[Path], images: list[dict[str, Any]]) -> Path:
+    return max(folders, key=lambda folder: sum((folder / image["file_name"]).is_file() for image in images[:20]))
+
+
+def _load(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise AnnotationError(f"{file}: broken JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise AnnotationError(f"{file}: want an object with images, annotations and categories, got {type(content)}")
+    return content
+
+
+def _records(
+    file: Path, content: Mapping[str, Any], section: str, fields: Mapping[str, Any], report: Report
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of each record of a section that has the fields in their types."""
+    records = content.get(section)
+    if not isinstance(records, list):
+        raise AnnotationError(f"{file}: {section}: want a list, got {type(records).__name__}")
+    for number, record in enumerate(records):
+        where = f"{file}: {section}[{number}]"
+        if not isinstance(record, dict):
+            report(Problem("broken annotation", where, f"want an object, got {record!r:.50}"))
+            continue
+        wrong = next((key for key, kind in fields.items() if not isinstance(record.get(key), kind)), None)
+        if wrong is None:
+            yield where, record
+        else:
+            got = f"got {record[wrong]!r:.50}" if wrong in record else "the key is missing"
+            kind = getattr(fields[wrong], "__name__", str(fields[wrong]))
+            report(Problem("broken annotation", f"{where}.{wrong}", f"want {kind}, {got}"))
+
+
+def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for where, record in _records(file, content, "categories", {"id": int, "name": str}, report):
+        if record["id"] in categories:
+            report(Problem("duplicate id", f"{where}.id", f"{record['id']} is another category's"))
+        elif record["name"] in categories.values():
+            report(Problem("duplicate id", f"{where}.name", f"{record['name']!r} is another category's"))
+        else:
+            categories[record["id"]] = record["name"]
+    return categories
+
+
+def _read_images(file: Path, content: Mapping[str, Any], report: Report) -> dict[int | str, dict[str, Any]]:
+    images: dict[int | str, dict[str, Any]] = {}
+    for where, record in _records(file, content, "images", {"id": int | str, "file_name": str}, report):
+        if record["id"] in images:
+            report(Problem("duplicate id", f"{where}.id", f"{record['id']!r} is another image's"))
+        elif leads_out(record["file_name"]):
+            report(Problem("refused path", f"{where}.file_name", f"{record['file_name']!r} leads out of the folder"))
+        else:
+            images[record["id"]] = record
+    return images
+
+
+def _read_objects(
+    file: Path,
+    content: Mapping[str, Any],
+    images: Collection[int | str],
+    categories: Mapping[int, str],
+    report: Report,
+) -> dict[int | str, list[Record]]:
+    """Image id -> its objects."""
+    objects: dict[int | str, list[Record]] = {number: [] for number in images}
+    seen: set[int | str] = set()
+    fields = {"image_id": int | str, "category_id": int, "bbox": list}
+    for where, record in _records(file, content, "annotations", fields, report):
+        number, bbox = record.get("id"), record["bbox"]
+        flags = [record.get(flag, 0) for flag in ("difficult", "iscrowd")]
+        if isinstance(number, int | str) and number in seen:
+            report(Problem("duplicate id", f"{where}.id", f"{number!r} is another annotation's"))
+        elif record["image_id"] not in objects:
+            report(Problem("dangling id", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
+        elif record["category_id"] not in categories:
+            report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']}"))
+        elif len(bbox) != 4 or not all(isinstance(side, float | int) and not abs(side) > 1e9 for side in bbox):
+            report(
+                Problem("broken annotation", f"{where}.bbox", f"want [x, y, width, height] in pixels, got {bbox!r:.80}")
+            )
+        elif any(flag not in (0, 1) for flag in flags):
+            report(Problem("broken annotation", where, f"difficult, iscrowd: want 0 or 1, got {flags!r:.80}"))
+        else:
+            left, top, width, height = map(float, bbox)
+            box = (left, top, left + width, top + height)
+            one = Record(where, categories[record["category_id"]], box, bbox, bool(flags[0]), bool(flags[1]))
+            objects[record["image_id"]].append(one)
+        seen |= {number} if isinstance(number, int | str) else set()
+    return objects
+
+
+def _to_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
+
+
+def _to_bbox(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(x1, y1, x2, y2) -> (x, y, width, height), (N, 4); sides that six decimals say as well are rounded to them."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sides = np.round(high - low, 6)
+    return np.concatenate([low, np.where((low + sides) == high, sides, high - low)], axis=1)
