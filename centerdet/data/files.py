@@ -19,7 +19,17 @@ from ..images import read_size
 from .problems import leads_out
 from .sample import DataSet, Sample
 
-__all__ = ["PICTURES", "Entry", "Placing", "find_pictures", "prepare", "read_lines", "write_files", "write_whole"]
+__all__ = [
+    "PICTURES",
+    "Entry",
+    "Placing",
+    "find_pictures",
+    "prepare",
+    "read_lines",
+    "read_text",
+    "write_files",
+    "write_whole",
+]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -37,12 +47,17 @@ def find_pictures(folder: Path) -> list[Path]:
     return found
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, without the spaces around them."""
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: want UTF-8 text: {error}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, without the spaces around them."""
+    return [line.strip() for line in read_text(path).split("\n")]
 
 
 def prepare(dataset: DataSet, split: str, *, real_size: bool = False) -> list[tuple[Sample, str, tuple[int, int]]]:

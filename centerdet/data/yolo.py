@@ -1,0 +1,225 @@
+"""YOLO: data.yaml, images/ and labels/*.txt with lines "class cx cy width height" in parts of the picture's sides.
+
+A label file's path is its picture's with the last folder `images` called `labels`; without one the picture is empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..errors import AnnotationError, DataError, ImageError
+from ..images import read_size
+from .files import Entry, Placing, find_pictures, prepare, read_lines, read_text, write_files
+from .problems import Problem, Report, fail
+from .records import Record, build_sample
+from .sample import DataSet, Sample
+
+__all__ = ["YOLO_FILES", "find_label_file", "list_splits", "open_yolo", "read_yolo", "write_yolo"]
+
+YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+"""How the file that describes a data set is called, in this order."""
+
+DIGITS = 8
+"""Of a part of a side: 1e-4 px in a picture of 10,000 px."""
+
+
+def read_yolo(
+    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+) -> DataSet:
+    """Read splits of a YOLO data set.
+
+    root: the YAML file, or the folder that holds it as data.yaml. Its `names` are a list, or numbers with names (taken
+        by number, gaps allowed); `path` is the folder that the splits count from, else the file's own.
+    splits: keys such as "train" and "val", each a folder, a list of pictures (.txt), or several of these.
+    names: the classes in their order, a choice of the file's.
+    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
+
+    The header of each picture with objects is read for its size. A box may stick out by 1 px and is clipped then.
+    """
+    file, top, described = open_yolo(Path(root))
+    classes = _read_names(file, described)
+    order = tuple(names) if names is not None else tuple(classes.values())
+    index = {name: label for label, name in enumerate(order)}
+    if not splits:
+        raise DataError(f"{file}: want at least one split")
+    samples: dict[Path, Sample] = {}
+    for split in splits:
+        pictures = _list_pictures(file, top, described, split, report)
+        if not pictures:
+            report(Problem("empty split", f"{file}: {split}", "the split has no picture"))
+        elif not any(find_label_file(path, top).is_file() for _, path in pictures):
+            what = f"none of the {len(pictures)} pictures has labels such as {find_label_file(pictures[0][1], top)}"
+            report(Problem("missing annotation", f"{file}: {split}", what))
+        for where, path in pictures:
+            if path in samples:
+                report(Problem("listed twice", where, f"{path} is in the splits already"))
+            elif not path.is_file():
+                report(Problem("missing picture", where, f"no picture {path}"))
+            else:
+                sample = _read_sample(path, find_label_file(path, top), classes, index, report)
+                samples |= {path: sample} if sample is not None else {}
+    return DataSet(list(samples.values()), order)
+
+
+def write_yolo(
+    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+) -> dict[str, int]:
+    """Write a data set as images/<split>/, labels/<split>/ and its lines in data.yaml; count what was written and lost.
+
+    The format knows neither difficult objects nor crowds: the former become objects like others, the latter are left
+    out, and both are counted. root must be new or empty, or `add`.
+    """
+    root, index_file = Path(root), YOLO_FILES[0]
+    prepared = prepare(dataset, split, real_size=True)
+    described: dict[str, Any] = {split: f"images/{split}"}
+    if add and (root / index_file).exists():
+        file, _, present = open_yolo(root / index_file)
+        if tuple(_read_names(file, present).values()) != dataset.names:
+            raise DataError(f"{file}: names: want those of the new split, {list(dataset.names)}")
+        described = {**present, **described}
+    described |= {"names": dict(enumerate(dataset.names))}
+    entries: list[Entry] = []
+    for sample, name, (height, width) in prepared:
+        low, high = sample.boxes[:, :2] / [width, height], sample.boxes[:, 2:] / [width, height]
+        rows = np.concatenate([(low + high) / 2, high - low], axis=1)[~sample.crowd].tolist()
+        labels = sample.labels[~sample.crowd].tolist()
+        lines = [
+            f"{label} {' '.join(f'{part:.{DIGITS}f}' for part in row)}\n"
+            for label, row in zip(labels, rows, strict=True)
+        ]
+        entries.append((f"images/{split}/{name}", sample.path))
+        entries.append((f"labels/{split}/{Path(name).stem}.txt", "".join(lines).encode()))
+    text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
+    write_files(root, [*entries, (index_file, text.encode())], pictures, add, replace=[index_file])
+    crowds = sum(int(sample.crowd.sum()) for sample, _, _ in prepared)
+    return {
+        "pictures": len(prepared),
+        "objects": sum(len(sample.boxes) for sample, _, _ in prepared) - crowds,
+        "difficult flags lost": sum(int((sample.difficult & ~sample.crowd).sum()) for sample, _, _ in prepared),
+        "crowd regions left out": crowds,
+    }
+
+
+def open_yolo(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
+    """The YAML file of a data set, the folder that its splits count from, and what it says."""
+    file = root
+    if root.suffix not in (".yaml", ".yml"):
+        file = next((root / name for name in YOLO_FILES if (root / name).is_file()), root / YOLO_FILES[0])
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    try:
+        described = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise AnnotationError(f"{file}: broken YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(described, dict):
+        raise AnnotationError(f"{file}: want keys and values, got {type(described).__name__}")
+    top = file.parent / str(described.get("path") or "")
+    return file, top if top.is_dir() else file.parent, described
+
+
+def list_splits(described: Mapping[str, Any]) -> list[str]:
+    """The keys that look like splits."""
+    return [key for key in described if key not in ("names", "path") and isinstance(described[key], str | list)]
+
+
+def find_label_file(picture: Path, top: Path) -> Path:
+    """Where the labels of a picture stand."""
+    folders = list(picture.parent.parts)
+    inside = len(top.parts) if picture.is_relative_to(top) else 0
+    places = [place for place, folder in enumerate(folders) if folder == "images" and place >= inside]
+    if places:
+        folders[places[-1]] = "labels"
+    return Path(*folders, f"{picture.stem}.txt")
+
+
+def _read_names(file: Path, described: Mapping[str, Any]) -> dict[int, str]:
+    """Class number -> name, by number."""
+    names = described.get("names")
+    pairs = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(pairs, dict) or not pairs:
+        raise AnnotationError(f"{file}: names: want a list, or numbers with names, got {names!r:.80}")
+    classes: dict[int, str] = {}
+    for number, name in pairs.items():
+        if type(number) is not int or number < 0:
+            raise AnnotationError(f"{file}: names: want numbers from 0, got {number!r}")
+        if type(name) not in (str, int) or str(name) in classes.values():
+            raise AnnotationError(
+                f"{file}: names[{number}]: want text, each once (in quotes where needed), got {name!r}"
+            )
+        classes[number] = str(name)
+    if "nc" in described and described["nc"] != len(classes):
+        raise AnnotationError(f"{file}: nc is {described['nc']!r}, but names has {len(classes)}")
+    return dict(sorted(classes.items()))
+
+
+def _list_pictures(
+    file: Path, top: Path, described: Mapping[str, Any], split: str, report: Report
+) -> list[tuple[str, Path]]:
+    """(where it is named, path) of each picture of a split."""
+    value = described.get(split)
+    sources: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(source, str) for source in sources):
+        known = [
+            key for key, other in described.items() if isinstance(other, str | list) and key not in ("path", "names")
+        ]
+        raise DataError(f"{file}: {split}: want the path of a folder or list, got {value!r}; known are {known}")
+    pictures: list[tuple[str, Path]] = []
+    for source in sources:
+        path = top / source
+        if not path.exists() and source.startswith("../"):  # written so by a popular exporter, and meant from here
+            path = top / source[3:]
+        if path.is_dir():
+            pictures += [(str(picture), picture) for picture in find_pictures(path)]
+        elif path.is_file() and path.suffix == ".txt":
+            for number, line in enumerate(read_lines(path), 1):
+                where = f"{path}:{number}"
+                if ".." in line.replace("\\", "/").split("/"):
+                    report(Problem("refused path", where, f"{line!r} leads out of the folder"))
+                elif line:
+                    pictures.append((where, path.parent / line))
+        else:
+            raise DataError(f"{file}: {split}: no such folder or list {path}")
+    return pictures
+
+
+def _read_sample(
+    picture: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
+) -> Sample | None:
+    if not file.is_file():
+        return Sample(picture)
+    try:
+        lines = [(f"{file}:{number}", line) for number, line in enumerate(read_lines(file), 1) if line]
+        height, width = read_size(picture) if lines else (1, 1)
+    except ImageError as error:
+        report(Problem("broken picture", str(picture), str(error).removeprefix(f"{picture}: ")))
+        return None
+    except DataError as error:
+        report(Problem("broken annotation", str(file), str(error).removeprefix(f"{file}: ")))
+        return None
+    records = []
+    for where, line in lines:
+        words = line.split()
+        try:
+            number, x, y, across, down = map(float, words)
+        except ValueError:
+            what = f"want five numbers, class cx cy width height, got {len(words)}: {line!r:.80}"
+            report(Problem("broken annotation", where, what))
+            continue
+        if number not in classes:
+            report(
+                Problem(
+                    "unknown class", where, f"class {words[0]}: want one of 0 to {max(classes)}, as data.yaml names"
+                )
+            )
+            continue
+        box = (
+            (x - across / 2) * width,
+            (y - down / 2) * height,
+            (x + across / 2) * width,
+            (y + down / 2) * height,
+        )
+        records.append(Record(where, classes[int(number)], box, words[1:]))
+    return build_sample(picture, (height, width) if records else None, records, index, report)
