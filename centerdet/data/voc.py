@@ -19,7 +19,7 @@ from .problems import Problem, Report, fail, leads_out
 from .records import Record, build_sample
 from .sample import DataSet, Sample
 
-__all__ = ["VOC_NAMES", "download_voc", "read_voc", "write_voc"]
+__all__ = ["VOC_NAMES", "download_voc", "list_voc_splits", "read_voc", "write_voc"]
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -98,6 +98,19 @@ def write_voc(
     entries.append((f"ImageSets/Main/{split}.txt", stems.encode()))
     write_files(root, entries, pictures, add)
     return {"pictures": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
+
+
+def list_voc_splits(root: Path) -> list[str]:
+    """The lists of a devkit or folder, without those of single classes and without trainval beside train and val."""
+    root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
+    plain = (root / "Annotations").is_dir()
+    splits = []
+    for folder in [root] if plain else sorted(root.glob("VOC*/")):
+        files = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
+        named = [file.stem for file in files if not re.fullmatch(r"\S+ +-?[01]", read_lines(file)[0])]
+        named = [stem for stem in named if stem != "trainval" or not {"train", "val"} <= set(named)]
+        splits += [stem if plain else f"{folder.name[3:]}:{stem}" for stem in named or ["all"]]
+    return splits
 
 
 def download_voc(root: str | Path, year: str, splits: Sequence[str]) -> Path:

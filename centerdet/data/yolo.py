@@ -17,7 +17,7 @@ from .problems import Problem, Report, fail
 from .records import Record, build_sample
 from .sample import DataSet, Sample
 
-__all__ = ["YOLO_FILES", "find_label_file", "list_splits", "open_yolo", "read_yolo", "write_yolo"]
+__all__ = ["YOLO_FILES", "find_label_file", "list_yolo_splits", "open_yolo", "read_yolo", "write_yolo"]
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 """How the file that describes a data set is called, in this order."""
@@ -120,9 +120,11 @@ def open_yolo(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
     return file, top if top.is_dir() else file.parent, described
 
 
-def list_splits(described: Mapping[str, Any]) -> list[str]:
-    """The keys that look like splits."""
-    return [key for key in described if key not in ("names", "path") and isinstance(described[key], str | list)]
+def list_yolo_splits(root: Path) -> list[str]:
+    """The keys of a data set's YAML file that lead to pictures."""
+    _, top, described = open_yolo(root)
+    sources = {key: value if isinstance(value, list) else [value] for key, value in described.items()}
+    return [key for key in sources if key != "path" and any(_locate(top, source) for source in sources[key])]
 
 
 def find_label_file(picture: Path, top: Path) -> Path:
@@ -168,21 +170,27 @@ def _list_pictures(
         raise DataError(f"{file}: {split}: want the path of a folder or list, got {value!r}; known are {known}")
     pictures: list[tuple[str, Path]] = []
     for source in sources:
-        path = top / source
-        if not path.exists() and source.startswith("../"):  # written so by a popular exporter, and meant from here
-            path = top / source[3:]
+        path = _locate(top, source)
+        if path is None:
+            raise DataError(f"{file}: {split}: no such folder or list {top / source}")
         if path.is_dir():
             pictures += [(str(picture), picture) for picture in find_pictures(path)]
-        elif path.is_file() and path.suffix == ".txt":
+        else:
             for number, line in enumerate(read_lines(path), 1):
                 where = f"{path}:{number}"
                 if ".." in line.replace("\\", "/").split("/"):
                     report(Problem("refused path", where, f"{line!r} leads out of the folder"))
                 elif line:
                     pictures.append((where, path.parent / line))
-        else:
-            raise DataError(f"{file}: {split}: no such folder or list {path}")
     return pictures
+
+
+def _locate(top: Path, source: object) -> Path | None:
+    """The folder or list of pictures that a YAML file names; some exporters write ../ for the file's own folder."""
+    if not isinstance(source, str) or not source:
+        return None
+    tried = [top / source, *([top / source[3:]] if source.startswith("../") else [])]
+    return next((path for path in tried if path.is_dir() or (path.is_file() and path.suffix == ".txt")), None)
 
 
 def _read_sample(

@@ -1,0 +1,148 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from centerdet.data import formats
+from centerdet.data.formats import FORMATS, Format, convert, find_splits, read_dataset, recognise, write_dataset
+from centerdet.data.sample import DataSet, Sample
+from centerdet.errors import AnnotationError, CenterdetError, DataError
+
+
+def make_dataset(folder: Path, count: int = 5, seed: int = 0) -> DataSet:
+    """Pictures with 0 to 3 objects in whole pixels, one of them difficult."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        path = folder / f"{number:03d}.png"
+        Image.fromarray(generator.integers(0, 255, (48, 64, 3), np.uint8)).save(path)
+        objects = number % 4
+        low = generator.integers(0, 20, (objects, 2))
+        boxes = np.concatenate([low, low + generator.integers(1, 20, (objects, 2))], axis=1).astype(float)
+        difficult = np.arange(objects) == 2
+        samples.append(Sample(path, boxes, generator.integers(0, 3, objects), difficult, size=(48, 64)))
+    return DataSet(samples, ("zebra", "ant", "cat"))
+
+
+def same(first: DataSet, second: DataSet, form: Format = "voc") -> None:
+    assert first.names == second.names
+    for one, other in zip(first.samples, second.samples, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=1e-3 if form == "yolo" else 0)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        if form != "yolo":
+            np.testing.assert_array_equal(one.difficult, other.difficult)
+        assert one.path.read_bytes() == other.path.read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_format_is_recognised_and_read(tmp_path: Path, form: Format) -> None:
+    data = make_dataset(tmp_path / "pictures")
+    write_dataset(data, tmp_path / "out", "train", form)
+    write_dataset(data, tmp_path / "out", "val", form, add=True)
+    assert recognise(tmp_path / "out") == form
+    assert find_splits(tmp_path / "out") == ["train", "val"]
+    same(data, read_dataset(tmp_path / "out", ["val"]), form)
+
+
+@pytest.mark.parametrize("first", FORMATS)
+@pytest.mark.parametrize("second", FORMATS)
+def test_there_and_back_loses_nothing_that_both_can_hold(tmp_path: Path, first: Format, second: Format) -> None:
+    data = make_dataset(tmp_path / "pictures")
+    write_dataset(data, tmp_path / "a", "train", first)
+    written = convert(tmp_path / "a", tmp_path / "b" / "new", second, {"val": ["train"]}, pictures="link")
+    assert written["val"]["pictures"] == 5 and written["val"]["objects"] == 6
+    back = convert(tmp_path / "b" / "new", tmp_path / "c", first, {"train": ["val"]})
+    assert back["train"]["objects"] == 6
+    same(data, read_dataset(tmp_path / "c", ["train"]), "yolo" if "yolo" in (first, second) else first)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "pictures"]
+
+
+def test_splits_are_joined_and_share_the_names_of_the_first(tmp_path: Path) -> None:
+    for number, split in enumerate(("one", "two", "three")):
+        data = make_dataset(tmp_path / split, 3, number)
+        samples = [
+            Sample(one.path.rename(one.path.with_stem(split + one.path.stem)), one.boxes, one.labels)
+            for one in data.samples
+        ]
+        write_dataset(DataSet(samples, data.names), tmp_path / "voc", split, "voc", add=True)
+    splits = {"train": ["one", "three"], "val": ["two"]}
+    written = convert(tmp_path / "voc", tmp_path / "yolo", "yolo", splits, names=["cat", "ant", "zebra"])
+    assert {split: numbers["pictures"] for split, numbers in written.items()} == {"train": 6, "val": 3}
+    assert read_dataset(tmp_path / "yolo", ["val"]).names == ("cat", "ant", "zebra")
+
+
+def test_single_files_are_recognised(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "pictures")
+    for form, file in (("coco", "annotations/instances_train.json"), ("yolo", "data.yaml")):
+        write_dataset(data, tmp_path / form, "train", form)  # type: ignore[arg-type]
+        path = tmp_path / form / file
+        assert recognise(path) == form
+        assert find_splits(path) == ([] if form == "coco" else ["train"])
+        same(data, read_dataset(path, find_splits(path)), form)  # type: ignore[arg-type]
+    (tmp_path / "file.json").write_bytes((tmp_path / "coco/annotations/instances_train.json").read_bytes())
+    assert recognise(tmp_path) == "coco" and find_splits(tmp_path) == ["file"]
+    convert(path, tmp_path / "voc", "voc", {"train": ["train"]})
+
+
+def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, message in {"empty": "found none", "nowhere": "no such file", "text.txt": "found none"}.items():
+        (tmp_path / "text.txt").write_text("text")
+        with pytest.raises(DataError, match=message):
+            recognise(tmp_path / path)
+    data = make_dataset(tmp_path / "pictures")
+    write_dataset(data, tmp_path / "both", "train", "voc")
+    write_dataset(data, tmp_path / "both", "train", "yolo", add=True)
+    with pytest.raises(DataError, match=r"want a data set of one format, .* found \['voc', 'yolo'\]"):
+        read_dataset(tmp_path / "both", ["train"])
+    with pytest.raises(DataError, match=r"format: want one of \['voc', 'coco', 'yolo'\], got 'pascal'"):
+        write_dataset(data, tmp_path / "new", "train", "pascal")  # type: ignore[arg-type]
+
+
+def test_a_devkit_lists_its_splits(tmp_path: Path) -> None:
+    for year, lists in {"2007": ["train", "val", "trainval", "cat_train", "my_train"], "2012": []}.items():
+        folder = tmp_path / "VOCdevkit" / f"VOC{year}"
+        (folder / "ImageSets" / "Main").mkdir(parents=True)
+        (folder / "Annotations").mkdir()
+        (folder / "Annotations" / "a.xml").write_text("<annotation/>")
+        for name in lists:
+            (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("a -1\n" if name == "cat_train" else "a\n")
+    for root in (tmp_path, tmp_path / "VOCdevkit"):
+        assert recognise(root) == "voc"
+        assert find_splits(root) == ["2007:my_train", "2007:train", "2007:val", "2012:all"]
+    assert find_splits(tmp_path / "VOCdevkit" / "VOC2007") == ["my_train", "train", "val"]
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "pictures")
+    write_dataset(data, tmp_path / "voc", "train", "voc")
+    before = sorted(tmp_path.rglob("*"))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "at least one split"),
+        ({"train": ["train"], "val": ["nothing"]}, "no such split"),
+        ({"train": ["train"], "../val": ["train"]}, "want a plain word"),
+    ]
+    for splits, message in cases:
+        with pytest.raises(DataError, match=message):
+            convert(tmp_path / "voc", tmp_path / "out", "coco", splits)
+    with pytest.raises(DataError, match="want a new or empty folder"):
+        convert(tmp_path / "voc", tmp_path / "pictures", "coco", {"train": ["train"]})
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "voc" / "Annotations" / "002.xml").write_text("<annotation>")
+    with pytest.raises(AnnotationError, match=r"002\.xml"):
+        convert(tmp_path / "voc", tmp_path / "out", "coco", {"train": ["train"]})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_splits_of_the_real_devkit(voc_root: Path) -> None:
+    assert find_splits(voc_root) == ["2007:train", "2007:val", "2012:extra"]
+    assert recognise(voc_root) == "voc"
+
+
+def test_every_error_is_the_packages_own(tmp_path: Path) -> None:
+    for form in FORMATS:
+        with pytest.raises(CenterdetError):
+            formats.READERS[form](tmp_path / "nowhere", ["train"])
