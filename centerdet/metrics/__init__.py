@@ -1,5 +1,6 @@
 """Average precision, exact to the official definitions; pure NumPy."""
 
+from .coco import CocoResult, coco_evaluate
 from .voc import VocCurve, VocMatch, VocResult, voc_evaluate, voc_match
 
-__all__ = ["VocCurve", "VocMatch", "VocResult", "voc_evaluate", "voc_match"]
+__all__ = ["CocoResult", "VocCurve", "VocMatch", "VocResult", "coco_evaluate", "voc_evaluate", "voc_match"]

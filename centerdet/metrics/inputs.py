@@ -1,7 +1,7 @@
 """The flat arrays of an evaluation: checked once, never modified, never narrowed.
 
 A broken row raises `DataError` (a ValueError) that names the argument and the 0-based row. Limits: coordinates within
-+-1e150, picture ids from 0 to 2**40, fewer than 2**31 rows, at most 2**20 classes.
++-1e150, picture ids from 0 to 2**40, fewer than 2**29 rows, at most 2**20 classes.
 
 Shapes: D detections, G ground truths; rows are in file order, which settles ties.
 """
@@ -19,7 +19,7 @@ __all__ = ["Problem", "check_threshold"]
 
 COORDINATE_LIMIT = 1e150  # areas stay finite
 IMAGE_LIMIT = 2**40
-ROW_LIMIT = 2**31 - 1
+ROW_LIMIT = 2**29 - 1
 CLASS_LIMIT = 2**20
 
 Array = NDArray[Any]
@@ -173,7 +173,7 @@ def _integers(name: str, value: object, rows: int, other: str, highest: int, *, 
     if not _within(array, 0, highest):
         _refuse(name, array, ~((array >= 0) & (array <= highest)), want)
     if array.dtype.kind in "iu":
-        return array
+        return array.astype(np.int64) if array.dtype == np.uint64 else array
     whole = array.astype(np.int64)
     _refuse(name, array, whole != array, want)
     return whole

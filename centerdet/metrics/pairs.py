@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .inputs import Problem
 
-__all__ = ["mean_over", "overlapping_pairs", "plain", "score_order"]
+__all__ = ["mean_over", "overlapping_pairs", "plain", "rank_in_run", "score_order", "stable_order"]
 
 Ints = NDArray[np.intp]
 Doubles = NDArray[np.float64]
@@ -50,6 +50,24 @@ def score_order(scores: NDArray[Any], labels: NDArray[Any], num_classes: int) ->
             rows = order[loose]
             order[loose] = rows[np.lexsort((rows, -scores[rows], key[loose]))]
     return order
+
+
+def stable_order(keys: NDArray[Any], limit: int) -> Ints:
+    """Rows by key (0 ... limit - 1), then row; as np.argsort(kind="stable") but much faster on wide integers."""
+    row_bits = len(keys).bit_length()
+    if row_bits + limit.bit_length() > 62:
+        return np.argsort(keys, kind="stable")
+    packed = np.left_shift(keys, row_bits, dtype=np.int64)
+    packed += np.arange(len(keys))
+    packed.sort()
+    packed &= (1 << row_bits) - 1
+    return packed
+
+
+def rank_in_run(keys: NDArray[Any]) -> Ints:
+    """How many equal keys stand directly before each, (N,) sorted -> (N,)."""
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    return np.arange(len(keys)) - np.repeat(starts, np.diff(starts, append=len(keys)))
 
 
 def overlapping_pairs(problem: Problem, floor: float, iou: Iou) -> tuple[Ints, Ints, Doubles]:
@@ -117,7 +135,7 @@ def _candidates(problem: Problem) -> tuple[Ints, Ints, Ints, Ints]:
     gt_cell = np.multiply(problem.gt_labels, problem.num_images, dtype=np.int64) + problem.gt_images
     det_cell = np.multiply(problem.det_labels, problem.num_images, dtype=np.int64)
     det_cell += problem.det_images
-    gt_order = np.argsort(gt_cell, kind="stable")
+    gt_order = stable_order(gt_cell, cells)
     if cells > 4 * (len(gt_cell) + len(det_cell)) + (1 << 16):  # a table would be mostly empty
         known, gt_cell = np.unique(gt_cell, return_inverse=True)
         cells = len(known) + 1
