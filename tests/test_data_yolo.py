@@ -117,7 +117,7 @@ LINES = {
 @pytest.mark.parametrize("case", LINES)
 def test_bad_lines_are_named(tmp_path: Path, case: str) -> None:
     line, message = LINES[case]
-    yolo_folder(tmp_path, {"a": GOOD + line + "\n" + GOOD, "b": GOOD})
+    yolo_folder(tmp_path, {"a": f"{GOOD}{line}\n0 0.5 0.5 0.2 0.2\n", "b": GOOD})
     with pytest.raises(AnnotationError, match=message):
         read_yolo(tmp_path, ["train"])
     problems: list[Problem] = []

@@ -1,7 +1,7 @@
 """What can be wrong in a data set's files, told in one way: readers raise the first problem, `check` collects all.
 
-A reader gets a `Report` function. `fail` raises, so that nothing questionable is read; a list's `append` goes on
-without the object or picture concerned.
+A reader gets a `Report` function. `fail` raises, so that nothing wrong is read; a list's `append` goes on without the
+object or picture concerned. Notes are no errors: what they are about is read either way.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "Problem", "Report", "fail", "leads_out", "nearest"]
+__all__ = ["KINDS", "NOTES", "Problem", "Report", "fail", "leads_out", "nearest"]
 
 KINDS: dict[str, type[CenterdetError]] = {
     "broken annotation": AnnotationError,
@@ -30,6 +30,9 @@ KINDS: dict[str, type[CenterdetError]] = {
 }
 """Every kind of problem that a reader finds, and the error that it raises then."""
 
+NOTES = ("tiny box", "duplicate box", "near-duplicate", "unpaired file")
+"""Kinds that ask for a look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -47,8 +50,9 @@ Report = Callable[[Problem], None]
 
 
 def fail(problem: Problem) -> None:
-    """Report a problem by raising it."""
-    raise KINDS[problem.kind](str(problem))
+    """Report a problem by raising it; a note passes."""
+    if problem.kind not in NOTES:
+        raise KINDS[problem.kind](str(problem))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

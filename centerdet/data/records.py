@@ -12,10 +12,13 @@ from ..images import read_size
 from .problems import Problem, Report, nearest
 from .sample import Sample
 
-__all__ = ["OVERHANG", "Record", "build_sample"]
+__all__ = ["OVERHANG", "TINY", "Record", "build_sample"]
 
 OVERHANG = 1.0
 """Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
+
+TINY = 4.0
+"""Pixels of a side below which a box gets a note: less than a detector sees after any shrinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,9 @@ def build_sample(
         except ImageError as error:
             report(Problem("broken picture", str(path), str(error).removeprefix(f"{path}: ")))
             return None
-    boxes, rows = [], []
+    boxes: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[int, bool, bool]] = []
+    seen = set()
     for record in records:
         if record.name not in index:
             what = f"unknown class {record.name!r}, the nearest known is {nearest(record.name, index)}"
@@ -52,6 +57,13 @@ def build_sample(
             continue
         box = _clip(record, size or (0, 0), report)
         if box is not None:
+            sides = box[2] - box[0], box[3] - box[1]
+            if min(sides) < TINY:
+                what = f"{record.name} of {sides[0]:.4g} x {sides[1]:.4g} px"
+                report(Problem("tiny box", record.where, what))
+            if (record.name, box) in seen:
+                report(Problem("duplicate box", record.where, f"{record.name} has the box of another {record.name}"))
+            seen.add((record.name, box))
             boxes.append(box)
             rows.append((index[record.name], record.difficult, record.crowd))
     columns = np.array(rows, np.int64).reshape(-1, 3)

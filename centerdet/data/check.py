@@ -1,0 +1,228 @@
+"""What is wrong with a data set, all of it, and what is in it: the look before a training.
+
+Readers report their problems here instead of raising; every picture is decoded, so that broken ones, sizes that
+contradict the annotation, and pictures that come again in another split are found.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CenterdetError, ImageError
+from ..images import load
+from .files import find_pictures
+from .formats import find_splits, read_dataset, recognise
+from .problems import NOTES, Problem
+from .sample import DataSet, Sample
+from .yolo import find_label_file, open_yolo
+
+__all__ = ["NEAR", "CheckReport", "check", "hash_image"]
+
+NEAR = 20
+"""Bits of 256 below or at which two pictures count as near-duplicates. Among 6 million pairs of different photographs
+none had fewer than 27, alike skies; strong compression, half the size or another brightness change 2 to 8."""
+
+SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` found: every problem, and statistics by split."""
+
+    problems: tuple[Problem, ...]
+    statistics: dict[str, dict[str, Any]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem but notes."""
+        return all(problem.kind in NOTES for problem in self.problems)
+
+    def count(self) -> dict[str, int]:
+        """How many problems there are of each kind, most first."""
+        return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        problems = [asdict(problem) for problem in self.problems]
+        return {"ok": self.ok, "count": self.count(), "problems": problems, "statistics": self.statistics}
+
+    def lines(self, limit: int = 10) -> list[str]:
+        """The report as lines of text, at most `limit` problems of each kind."""
+        lines = []
+        for split, found in self.statistics.items():
+            lines.append(
+                f"{split}: {found['pictures']} pictures ({found['without objects']} without objects), "
+                f"{found['objects']} objects ({found['difficult']} difficult, {found['crowd']} crowds)"
+            )
+            for what in ("picture height", "picture width", "box height", "box width"):
+                low, middle, high = found[what]
+                lines.append(f"  {what}: {low:.5g} to {high:.5g} px, median {middle:.5g}")
+            lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in found["box sizes"].items()))
+        names = dict.fromkeys(name for found in self.statistics.values() for name in found["classes"])
+        width = max(map(len, [*names, "objects"]))
+        lines.append("  ".join(["objects".ljust(width), *(split.rjust(10) for split in self.statistics)]))
+        for name in names:
+            numbers = [str(found["classes"][name]["objects"]).rjust(10) for found in self.statistics.values()]
+            lines.append("  ".join([name.ljust(width), *numbers]))
+        for kind, number in self.count().items():
+            rows = [problem for problem in self.problems if problem.kind == kind]
+            lines.append(f"{'note' if kind in NOTES else 'ERROR'}: {kind}: {number}")
+            lines += [f"  {problem}" for problem in rows[:limit]]
+            lines += [f"  and {number - limit} more"] if number > limit else []
+        notes = sum(problem.kind in NOTES for problem in self.problems)
+        return [*lines, f"{len(self.problems) - notes} errors, {notes} notes"]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def check(
+    root: str | Path,
+    splits: Mapping[str, Sequence[str]] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+) -> CheckReport:
+    """Look for everything that is wrong with a data set; goes on after each problem.
+
+    splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
+    names: the classes in their order; else those of the first split.
+    progress: gets the samples of a split and gives them out one by one, to show how far the decoding is.
+    """
+    form = recognise(root)
+    if splits is None:
+        splits = {split: [split] for split in find_splits(root)} or {"all": []}
+    problems: list[Problem] = []
+    sets: dict[str, DataSet] = {}
+    hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
+    statistics: dict[str, dict[str, Any]] = {}
+    for split, sources in splits.items():
+        try:
+            sets[split] = read_dataset(root, sources, names=names, report=problems.append)
+        except CenterdetError as error:
+            problems.append(Problem("unreadable split", split, str(error)))
+            continue
+        names = sets[split].names
+        hashes[split], sizes = {}, []
+        for sample in progress(sets[split].samples):
+            try:
+                image = load(sample.path)
+            except ImageError as error:
+                problems.append(
+                    Problem("broken picture", str(sample.path), str(error).removeprefix(f"{sample.path}: "))
+                )
+                continue
+            hashes[split][sample.path] = hash_image(image)
+            sizes.append(image.shape[:2])
+            problems += _check_size(sample, image.shape[:2])
+        statistics[split] = _describe(sets[split], sizes)
+    problems += _find_unpaired(form, Path(root), [sample.path for data in sets.values() for sample in data.samples])
+    for number, first in enumerate(hashes):
+        for second in list(hashes)[number + 1 :]:
+            problems += _find_alike(hashes[first], hashes[second], second)
+    return CheckReport(tuple(problems), statistics)
+
+
+def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(256,) bool: in a 16 x 17 thumbnail, whether each pixel is brighter than the one left of it (dHash)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA)
+    return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
+
+
+def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
+    if sample.size is None or sample.size == size:
+        return []
+    (height, width), (stated_height, stated_width) = size, sample.size
+    what = f"the annotation says {stated_width} x {stated_height} px, the upright picture has {width} x {height}"
+    transposed = (stated_height, stated_width) == (width, height)
+    what += ": are the boxes those of the picture before its EXIF rotation?" if transposed else ""
+    return [Problem("transposed size" if transposed else "wrong size", str(sample.path), what)]
+
+
+def _describe(dataset: DataSet, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Counts by class and size; three numbers are least, median and greatest."""
+    samples = dataset.samples
+    count = len(dataset.names)
+    boxes = np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)])
+    difficult = np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)])
+    pictures = np.concatenate([np.zeros(0, np.int64), *(np.unique(sample.labels) for sample in samples)])
+    columns = [np.bincount(found, minlength=count).tolist() for found in (labels, labels[difficult], pictures)]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = sides.prod(1)
+    measures = np.array(sizes, float).reshape(-1, 2)
+    return {
+        "pictures": len(samples),
+        "without objects": sum(len(sample.boxes) == 0 for sample in samples),
+        "objects": len(boxes),
+        "difficult": int(difficult.sum()),
+        "crowd": sum(int(sample.crowd.sum()) for sample in samples),
+        "picture height": _range(measures[:, 0]),
+        "picture width": _range(measures[:, 1]),
+        "box height": _range(sides[:, 1]),
+        "box width": _range(sides[:, 0]),
+        "box sizes": {
+            "small (under 32 x 32 px)": int((areas < SMALL).sum()),
+            "medium": int(((areas >= SMALL) & (areas < LARGE)).sum()),
+            "large (from 96 x 96 px)": int((areas >= LARGE).sum()),
+        },
+        "classes": {
+            name: {"objects": objects, "difficult": hard, "pictures": shown}
+            for name, objects, hard, shown in zip(dataset.names, *columns, strict=True)
+        },
+    }
+
+
+def _range(values: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in np.quantile(values, [0, 0.5, 1])] if len(values) else [0.0, 0.0, 0.0]
+
+
+def _find_unpaired(form: str, root: Path, pictures: Sequence[Path]) -> list[Problem]:
+    """Annotation files without a picture, and of VOC pictures without an annotation, in the folders that are used."""
+    problems = []
+    if form == "voc":
+        for folder in dict.fromkeys(place for path in pictures for place in path.parents if place.name == "JPEGImages"):
+            notes = folder.parent / "Annotations"
+            seen = {path.relative_to(folder).with_suffix(""): path for path in find_pictures(folder)}
+            told = {path.relative_to(notes).with_suffix(""): path for path in sorted(notes.rglob("*.xml"))}
+            for these, those, what in ((seen, told, "no annotation"), (told, seen, "no picture")):
+                alone = (path for stem, path in these.items() if stem not in those)
+                problems += [Problem("unpaired file", str(path), what) for path in alone]
+    if form == "yolo":
+        _, top, _ = open_yolo(root)
+        wanted = {find_label_file(path, top) for path in pictures}
+        for folder in sorted({path.parent for path in wanted}):
+            texts = (path for path in sorted(folder.glob("*.txt")) if path not in wanted and path.name != "classes.txt")
+            problems += [Problem("unpaired file", str(path), "no picture of the splits") for path in texts]
+    return problems
+
+
+def _find_alike(
+    first: Mapping[Path, NDArray[np.bool_]], second: Mapping[Path, NDArray[np.bool_]], split: str
+) -> list[Problem]:
+    """The pictures of one split that are in the other too, or look like one there (the most alike is named)."""
+    if not first or not second:
+        return []
+    problems = []
+    others = list(second)
+    signs = np.where(np.array(list(second.values())), np.float32(1), np.float32(-1))
+    paths = list(first)
+    for start in range(0, len(paths), 1024):
+        rows = np.where(np.array([first[path] for path in paths[start : start + 1024]]), np.float32(1), np.float32(-1))
+        different = (rows.shape[1] - rows @ signs.T) / 2  # (rows, others) bits
+        nearest = different.argmin(1)
+        for row, path in enumerate(paths[start : start + 1024]):
+            other, bits = others[nearest[row]], int(different[row, nearest[row]])
+            if path in second:
+                problems.append(Problem("in two splits", str(path), f"is in {split} too"))
+            elif bits <= NEAR:
+                what = f"looks like {other} of {split} ({bits} of 256 bits differ)"
+                problems.append(Problem("near-duplicate", str(path), what))
+    return problems

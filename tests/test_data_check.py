@@ -1,0 +1,226 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from centerdet.data.check import NEAR, CheckReport, check, hash_image
+from centerdet.data.formats import FORMATS, Format, write_dataset
+from centerdet.data.problems import KINDS, NOTES
+from centerdet.data.sample import DataSet, Sample
+from centerdet.errors import DataError
+from centerdet.images import load
+
+
+def draw(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """A smooth random picture: two of different seeds look nothing alike."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def picture(path: Path, image: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+def make_dataset(folder: Path, seeds: range) -> DataSet:
+    samples = [
+        Sample(
+            picture(folder / f"{seed:03d}.jpg", draw(seed)),
+            np.array([[8.0, 8, 48, 48], [50, 20, 120, 90]])[: seed % 3],
+            np.array([0, 1])[: seed % 3],
+            size=(96, 128),
+        )
+        for seed in seeds
+    ]
+    return DataSet(samples, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_good_data_set_has_no_problem(tmp_path: Path, form: Format) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(6)), tmp_path / "out", "train", form)
+    write_dataset(make_dataset(tmp_path / "b", range(6, 9)), tmp_path / "out", "val", form, add=True)
+    report = check(tmp_path / "out")
+    assert report.ok and report.problems == () and list(report.statistics) == ["train", "val"]
+    train = report.statistics["train"]
+    assert (train["pictures"], train["without objects"], train["objects"], train["difficult"]) == (6, 2, 6, 0)
+    assert train["picture height"] == [96] * 3 and train["picture width"] == [128] * 3
+    assert train["classes"] == {
+        "cat": {"objects": 4, "difficult": 0, "pictures": 4},
+        "dog": {"objects": 2, "difficult": 0, "pictures": 2},
+    }
+    assert list(train["box sizes"].values()) == [0, 6, 0]
+    np.testing.assert_allclose(train["box width"], [40, 40, 70], rtol=0, atol=1e-4)
+    assert report.lines()[-1] == "0 errors, 0 notes"
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+
+
+def xml(*things: tuple[str, int, int, int, int], width: int = 128, height: int = 96) -> str:
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        "</object>"
+        for name, a, b, c, d in things
+    )
+    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>"
+
+
+CAT = ("cat", 9, 9, 40, 40)
+
+
+def bad_folder(root: Path) -> Path:
+    """One problem of every kind, each in its own picture, and a good picture at the end."""
+    pictures, notes, lists = (root / name for name in ("JPEGImages", "Annotations", "ImageSets/Main"))
+    for folder in (pictures, notes, lists):
+        folder.mkdir(parents=True)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    annotations = {
+        "broken_xml": "<annotation>",
+        "broken_picture": xml(CAT),
+        "unknown": xml(CAT, ("catt", 50, 9, 90, 40)),
+        "inverted": xml(("cat", 40, 9, 9, 40), CAT),
+        "outside": xml(CAT, ("cat", 50, 9, 140, 40)),
+        "tiny": xml(CAT, ("dog", 50, 50, 52, 60)),
+        "double": xml(CAT, ("dog", *CAT[1:]), CAT),
+        "no_picture": xml(CAT),
+        "turned": xml(CAT, width=96, height=128),
+        "other_size": xml(CAT, width=256, height=192),
+        "twin": xml(CAT),
+        "good": xml(CAT),
+    }
+    for number, (stem, text) in enumerate(annotations.items()):
+        (notes / f"{stem}.xml").write_text(text)
+        picture(pictures / f"{stem}.jpg", draw(100 + number))
+    good = (pictures / "broken_picture.jpg").read_bytes()
+    (pictures / "broken_picture.jpg").write_bytes(good[: len(good) // 2])
+    (pictures / "no_picture.jpg").unlink()
+    picture(pictures / "alone.jpg", draw(50))
+    train = [stem for stem in annotations if stem != "twin"]
+    (lists / "train.txt").write_text("\n".join([*train, "no_annotation", "good", "../good"]) + "\n")
+    picture(pictures / "twin.jpg", draw(100 + train.index("good") + 1), quality=40)
+    (lists / "val.txt").write_text("twin\ngood\n")
+    return root
+
+
+EXPECTED = {
+    "broken annotation": ("Annotations/broken_xml.xml", "broken XML"),
+    "broken picture": ("JPEGImages/broken_picture.jpg", ""),
+    "unknown class": ("Annotations/unknown.xml: object 2", "unknown class 'catt', the nearest known is 'cat'"),
+    "inverted box": ("Annotations/inverted.xml: object 1", "no width"),
+    "box outside": ("Annotations/outside.xml: object 2", "outside the picture of 128 x 96 px"),
+    "tiny box": ("Annotations/tiny.xml: object 2", "dog of 3 x 11 px"),
+    "duplicate box": ("Annotations/double.xml: object 3", "another cat"),
+    "missing picture": ("ImageSets/Main/train.txt:8", "no_picture.jpg"),
+    "missing annotation": ("ImageSets/Main/train.txt:12", "no_annotation.xml"),
+    "listed twice": ("ImageSets/Main/train.txt:13", "'good'"),
+    "refused path": ("ImageSets/Main/train.txt:14", "'../good'"),
+    "transposed size": ("JPEGImages/turned.jpg", "96 x 128 px, the upright picture has 128 x 96"),
+    "wrong size": ("JPEGImages/other_size.jpg", "256 x 192 px"),
+    "in two splits": ("JPEGImages/good.jpg", "is in val too"),
+}
+
+
+def test_everything_that_is_wrong_is_found_in_one_go(tmp_path: Path) -> None:
+    root = bad_folder(tmp_path / "bad")
+    report = check(root)
+    assert not report.ok
+    for kind, (where, what) in EXPECTED.items():
+        [problem] = [problem for problem in report.problems if problem.kind == kind]
+        assert problem.where.endswith(where) and what in problem.what
+    unpaired = {Path(problem.where).name for problem in report.problems if problem.kind == "unpaired file"}
+    assert unpaired == {"no_picture.xml", "alone.jpg"}
+    assert set(report.count()) == {*EXPECTED, "unpaired file"}
+    assert report.statistics["train"]["pictures"] == 9 and report.statistics["val"]["pictures"] == 2
+    text = str(report)
+    assert "ERROR: box outside: 1" in text and "note: tiny box: 1" in text
+    assert report.lines()[-1] == "12 errors, 4 notes"
+    assert json.loads(json.dumps(report.to_dict()))["count"]["unpaired file"] == 2
+
+
+def test_an_exif_turned_picture_with_the_size_of_its_file_is_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    data = make_dataset(tmp_path / "a", range(1, 3))
+    picture(tmp_path / "a" / "001.jpg", draw(1), exif=exif)
+    write_dataset(data, tmp_path / "out", "train", "voc")
+    [problem] = check(tmp_path / "out").problems
+    assert (problem.kind, Path(problem.where).name) == ("transposed size", "001.jpg")
+    assert "the annotation says 128 x 96 px, the upright picture has 96 x 128" in problem.what
+    upright = DataSet([Sample(data.samples[0].path, size=(128, 96))], data.names)
+    write_dataset(upright, tmp_path / "right", "train", "voc")
+    assert check(tmp_path / "right").problems == ()
+
+
+def test_near_duplicates_across_splits(tmp_path: Path) -> None:
+    train = make_dataset(tmp_path / "a", range(10, 18))
+    copies = {
+        "same": draw(10),
+        "half": cv2.resize(draw(11), (64, 48), interpolation=cv2.INTER_AREA),
+        "darker": (draw(12) * 0.7).astype(np.uint8),
+        "other": draw(90),
+    }
+    val = DataSet([Sample(picture(tmp_path / "b" / f"{name}.jpg", copies[name])) for name in copies], train.names)
+    write_dataset(train, tmp_path / "out", "train", "yolo")
+    write_dataset(val, tmp_path / "out", "val", "yolo", add=True)
+    report = check(tmp_path / "out", {"learn": ["train"], "test": ["val"]})
+    found = {Path(problem.where).stem: problem.what for problem in report.problems if problem.kind == "near-duplicate"}
+    assert list(found) == ["010", "011", "012"] and report.ok
+    assert "same.jpg of test" in found["010"] and "half.jpg of test" in found["011"]
+
+
+def test_the_hash_tells_pictures_apart() -> None:
+    signs = np.array([hash_image(draw(seed)) for seed in range(40)])
+    assert signs.shape == (40, 256) and signs.dtype == bool
+    different = (signs[:, None] != signs[None]).sum(-1)
+    assert different[~np.eye(40, dtype=bool)].min() > 2 * NEAR
+
+
+def test_leftover_label_files_are_told(tmp_path: Path) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(3)), tmp_path / "out", "train", "yolo")
+    (tmp_path / "out" / "labels" / "train" / "img_007.txt").write_text("")
+    [problem] = check(tmp_path / "out").problems
+    assert problem.kind == "unpaired file" and problem.where.endswith("img_007.txt")
+
+
+def test_an_unreadable_split_leaves_the_others(tmp_path: Path) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(3)), tmp_path / "out", "train", "coco")
+    (tmp_path / "out" / "annotations" / "instances_val.json").write_text("{")
+    report = check(tmp_path / "out")
+    assert not report.ok and report.count() == {"unreadable split": 1}
+    assert list(report.statistics) == ["train"]
+    single = check(tmp_path / "out" / "annotations" / "instances_train.json")
+    assert single.ok and single.statistics["all"]["pictures"] == 3
+    with pytest.raises(DataError, match="no such file"):
+        check(tmp_path / "nowhere")
+    empty = check(tmp_path / "out" / "annotations" / "instances_val.json")
+    assert "unreadable split" in str(empty)
+
+
+def test_long_lists_are_cut_and_progress_is_told(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "a", range(1, 30))
+    small = [Sample(sample.path, np.array([[1.0, 1, 3, 3]]), np.zeros(1, np.int64)) for sample in data.samples]
+    write_dataset(DataSet(small, data.names), tmp_path / "out", "train", "voc")
+    seen = []
+
+    def progress(samples: object) -> object:
+        for sample in samples:  # type: ignore[attr-defined]
+            seen.append(sample)
+            yield sample
+
+    report = check(tmp_path / "out", progress=progress)
+    assert len(seen) == 29 and report.count() == {"tiny box": 29}
+    assert report.lines(limit=3)[-2:] == ["  and 26 more", "0 errors, 29 notes"]
+
+
+def test_kinds_are_either_errors_or_notes() -> None:
+    assert not set(KINDS) & set(NOTES)
+    assert CheckReport((), {}).ok
+
+
+def test_real_data(voc_root: Path) -> None:
+    report = check(voc_root, {"extra": ["2012:extra"], "again": ["2012:extra"]})
+    assert report.count() == {"in two splits": 170}
+    assert report.statistics["extra"]["objects"] == 649
+    assert load(next((voc_root / "VOC2012" / "JPEGImages").iterdir())).dtype == np.uint8
