@@ -172,6 +172,8 @@ def test_splits_are_found_or_named(tmp_path: Path) -> None:
         read_coco(tmp_path)
     with pytest.raises(DataError, match="a JSON file without splits"):
         read_coco(tmp_path / "annotations" / "instances_train.json", ["train"])
+    with pytest.raises(DataError, match=r"b\.json: no such file"):
+        read_coco(tmp_path / "b.json")
     with pytest.raises(DataError, match="no such folder"):
         read_coco(tmp_path / "nowhere", ["train"])
 

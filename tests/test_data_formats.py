@@ -22,8 +22,10 @@ def make_dataset(folder: Path, count: int = 5, seed: int = 0) -> DataSet:
         objects = number % 4
         low = generator.integers(0, 20, (objects, 2))
         boxes = np.concatenate([low, low + generator.integers(1, 20, (objects, 2))], axis=1).astype(float)
-        difficult = np.arange(objects) == 2
-        samples.append(Sample(path, boxes, generator.integers(0, 3, objects), difficult, size=(48, 64)))
+        labels, difficult = generator.integers(0, 3, objects), np.arange(objects) == 2
+        for array in (boxes, labels, difficult):
+            array.setflags(write=False)
+        samples.append(Sample(path, boxes, labels, difficult, size=(48, 64)))
     return DataSet(samples, ("zebra", "ant", "cat"))
 
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from centerdet.data.problems import Problem
 from centerdet.data.sample import DataSet, Sample
-from centerdet.data.voc import VOC_NAMES, read_voc, write_voc
+from centerdet.data.voc import VOC_NAMES, download_voc, read_voc, write_voc
 from centerdet.errors import AnnotationError, DataError, ImageError
 
 
@@ -125,6 +126,7 @@ DOCTYPE = '<!DOCTYPE a [<!ENTITY b "c">]>'
 BAD = {
     "broken XML": ("<annotation><object></annotation>", AnnotationError, r"b\.xml: broken XML: mismatched tag"),
     "not XML": ("", AnnotationError, r"b\.xml: broken XML"),
+    "another kind": ("<html></html>", AnnotationError, r"b\.xml: want the element annotation, got 'html'"),
     "entities": (f"{DOCTYPE}<annotation>&b;</annotation>", AnnotationError, "DOCTYPE and ENTITY are refused"),
     "unknown class": (thing() + thing("catt"), AnnotationError, r"b\.xml: object 2: unknown class 'catt', .* 'cat'"),
     "no name": (thing(""), AnnotationError, "object 1: want a name"),
@@ -145,7 +147,11 @@ BAD = {
 def test_bad_annotations_are_named(tmp_path: Path, case: str) -> None:
     inside, error, message = BAD[case]
     root = voc_folder(tmp_path, {"a": SIZE + thing(), "b": SIZE, "c": SIZE + thing()})
-    text = inside if case in ("broken XML", "not XML", "entities") else f"<annotation>{SIZE}{inside}</annotation>"
+    text = (
+        inside
+        if case in ("broken XML", "not XML", "another kind", "entities")
+        else f"<annotation>{SIZE}{inside}</annotation>"
+    )
     (root / "Annotations" / "b.xml").write_text(text)
     with pytest.raises(error, match=message):
         read_voc(root, ["train"], ["cat"])
@@ -238,6 +244,7 @@ def test_a_writer_refuses_before_it_writes(tmp_path: Path) -> None:
     path = picture(tmp_path / "in" / "a.jpg")
     good = Sample(path, np.array([[1.0, 1, 5, 5]]), np.zeros(1, np.int64))
     bad = {
+        r"a\.xyz: want a picture called \*\.jpg, ": [Sample(Path(shutil.copy(path, tmp_path / "a.xyz")))],
         "no such picture": [good, Sample(tmp_path / "b.jpg")],
         "finite numbers": [Sample(path, np.array([[1.0, 1, np.nan, 5]]), np.zeros(1, np.int64))],
         "x2 > x1": [Sample(path, np.array([[5.0, 1, 1, 5]]), np.zeros(1, np.int64))],
@@ -297,6 +304,13 @@ def test_pictures_that_are_in_place_are_annotated_there(tmp_path: Path) -> None:
     write_voc(DataSet(samples[:1], ("cat",)), tmp_path, "train")
     write_voc(DataSet(samples[1:], ("cat",)), tmp_path, "val")
     assert len(read_voc(tmp_path, ["train", "val"])) == 2
+
+
+def test_what_cannot_be_fetched_is_named(tmp_path: Path) -> None:
+    for year, split in (("1999", "train"), ("2012", "test")):
+        with pytest.raises(DataError, match=rf"VOC{year}: cannot fetch \['{split}'\]"):
+            download_voc(tmp_path, year, [split])
+    assert list(tmp_path.iterdir()) == []
 
 
 COUNTS = {"2007:train": (2500, 7843, 1543), "2007:val": (2508, 7812, 1511), "2012:extra": (170, 649, 77)}

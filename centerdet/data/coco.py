@@ -118,12 +118,16 @@ def _likeliest(folders: list[Path], images: list[dict[str, Any]]) -> Path:
 
 
 def _load(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{file}: broken JSON: {error}") from error
     if not isinstance(content, dict):
-        raise AnnotationError(f"{file}: want an object with images, annotations and categories, got {type(content)}")
+        raise AnnotationError(
+            f"{file}: want an object with images, annotations and categories, got {type(content).__name__}"
+        )
     return content
 
 
@@ -193,9 +197,8 @@ def _read_objects(
         elif record["category_id"] not in categories:
             report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']}"))
         elif len(bbox) != 4 or not all(isinstance(side, float | int) and not abs(side) > 1e9 for side in bbox):
-            report(
-                Problem("broken annotation", f"{where}.bbox", f"want [x, y, width, height] in pixels, got {bbox!r:.80}")
-            )
+            what = f"want [x, y, width, height] in pixels, got {bbox!r:.80}"
+            report(Problem("broken annotation", f"{where}.bbox", what))
         elif any(flag not in (0, 1) for flag in flags):
             report(Problem("broken annotation", where, f"difficult, iscrowd: want 0 or 1, got {flags!r:.80}"))
         else:

@@ -79,6 +79,8 @@ def prepare(dataset: DataSet, split: str, *, real_size: bool = False) -> list[tu
     for sample, stem in zip(dataset.samples, stems, strict=True):
         if not sample.path.is_file():
             raise DataError(f"{sample.path}: no such picture")
+        if sample.path.suffix.lower() not in PICTURES:
+            raise DataError(f"{sample.path}: want a picture called *{', *'.join(PICTURES)}, as readers look for")
         boxes, labels = sample.boxes, sample.labels
         if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
             raise DataError(f"{sample.path}: boxes: want finite numbers and x2 > x1, y2 > y1")

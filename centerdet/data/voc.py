@@ -212,6 +212,9 @@ def _parse(path: Path, report: Report) -> _Annotation | None:
         cause = "DOCTYPE and ENTITY are refused" if isinstance(error, DefusedXmlException) else f"broken XML: {error}"
         report(Problem("broken annotation", str(path), cause))
         return None
+    if tree.tag != "annotation":
+        report(Problem("broken annotation", str(path), f"want the element annotation, got {tree.tag!r:.50}"))
+        return None
     filename = (tree.findtext("filename") or "").strip()
     if filename and leads_out(filename):
         report(Problem("refused path", str(path), f"filename {filename!r} leads out of the folder"))

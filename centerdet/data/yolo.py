@@ -112,7 +112,7 @@ def open_yolo(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
         raise DataError(f"{file}: no such file")
     try:
         described = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise AnnotationError(f"{file}: broken YAML: {' '.join(str(error).split())}") from error
     if not isinstance(described, dict):
         raise AnnotationError(f"{file}: want keys and values, got {type(described).__name__}")
