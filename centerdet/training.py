@@ -1,0 +1,330 @@
+"""Training: one loop, readable from top to bottom, with all its knobs in `TrainConfig`.
+
+Everything random follows from (seed, step), so a run that is resumed goes on exactly as if it had not stopped.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .checkpoint import read_tensors, write_tensors
+from .codec import encode
+from .data.augment import Augment
+from .data.formats import read_dataset
+from .data.loader import TrainingPictures, picture_weights, training_loader
+from .data.sample import DataSet
+from .detector import Detector, save_weights, weights_path
+from .errors import CenterdetError, ConfigError, WeightsError
+from .evaluation import Evaluation, evaluate
+from .losses import detection_loss
+from .models import Network
+
+__all__ = ["Progress", "TrainConfig", "train"]
+
+KEPT_STATES = 2  # training states that stay on disk: the newest, and one before it should the newest be damaged
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every knob of a training: the command line's options, the Python call and the JSON in the weights file."""
+
+    data: str  # folder or file of the data set, in any format that is read
+    out: str  # folder of the run
+    train: tuple[str, ...] = ("train",)  # splits to train on
+    val: tuple[str, ...] = ("val",)  # splits to validate on; none: no validation
+    names: tuple[str, ...] = ()  # classes in their order; empty: the data set's own
+
+    backbone: str = "efficientnet_lite0"  # one of models.BACKBONES
+    backbone_weights: str = "imagenet"  # "imagenet" (on this machine), "download", "none", or a file
+    start: str = ""  # detector weights to begin from (a name or a file) instead of the backbone's alone
+    freeze: int = 3  # stages that stay as they are, the stem first: early ones hold what every picture needs
+    stride: int = 8  # px between the cells of the output
+    channels: int = 96  # of neck and heads
+
+    epochs: float = 60.0  # passes through the training pictures
+    batch: int = 16  # pictures a step
+    sizes: tuple[int, ...] = (192, 256, 320, 320)  # input px, each for an equal share of the steps; small is fast
+    optimizer: str = "adamw"  # "adamw", "adam", or "sgd" (with momentum)
+    lr: float = 2.5e-3  # of neck and heads
+    backbone_lr: float = 1e-3  # of the backbone: it knows much already
+    weight_decay: float = 0.02  # of convolution weights
+    warmup: int = 200  # steps of rising rate, while the heads are still random
+    clip: float = 10.0  # largest norm of the gradient
+    ema: float = 0.9995  # decay a step of the averaged weights, which are the ones that are kept
+
+    zoom: tuple[float, float] = (0.5, 1.8)  # scales that a picture is shown at; 1 is whole
+    aspect: float = 1.3  # stretch of width against height
+    colour: float = 0.4  # strength of colour changes
+    mosaic: float = 0.3  # share of inputs made of four pictures …
+    plain_end: float = 0.15  # … which ends for this last share of the steps
+    balance: float = 0.5  # how much more often pictures with rare classes are drawn, 0 (not) to 1
+
+    validate: int = 10  # epochs between validations
+    patience: int = 0  # validations without a better one before stopping early; 0: never
+    save: int = 250  # steps between training states
+    seed: int = 0
+    workers: int = 0  # processes that prepare pictures
+    keep: bool = True  # keep decoded pictures in memory
+    threads: int = 0  # of torch; 0: as many as it likes
+    device: str = ""  # "cpu", "cuda"; empty: CUDA where there is one
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "epochs": (0, math.inf), "batch": (1, 65536), "lr": (0, 100), "backbone_lr": (0, 100), "ema": (0, 1), "mosaic": (0, 1),
+            "plain_end": (0, 1), "balance": (0, 4), "colour": (0, 1), "aspect": (1, 10), "save": (1, math.inf), "validate": (1, math.inf),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}: want {low} to {high}, got {getattr(self, name)}")
+        if not self.sizes or any(size < 32 or size % 32 for size in self.sizes):
+            raise ConfigError(f"sizes: want multiples of 32 px, got {list(self.sizes)}")
+        if self.optimizer not in ("adamw", "adam", "sgd"):
+            raise ConfigError(f'optimizer: want "adamw", "adam" or "sgd", got {self.optimizer!r}')
+
+    @classmethod
+    def of(cls, **options: Any) -> "TrainConfig":
+        """A config from options; one that does not exist is an error that names the nearest."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise ConfigError(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else f" of {', '.join(known)}"))
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What rebuilds the network, beside its classes."""
+        return {"backbone": self.backbone, "stride": self.stride, "channels": self.channels, "freeze": self.freeze}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands, given to the caller after every step."""
+
+    step: int
+    steps: int
+    size: int
+    heatmap_loss: float
+    box_loss: float
+    lr: float
+    images_per_second: float
+    validation: Evaluation | None = None
+
+
+def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Progress], None] | None = None) -> Detector:
+    """Train, validate, keep the best; the detector with the final averaged weights.
+
+    The folder `out` receives `log.csv`, `best.safetensors` (by voc-area on the validation splits), `final.safetensors`
+    and training states. `resume` goes on from the newest whole state, and is an error where there is none.
+    """
+    out = Path(config.out)
+    states = sorted(out.glob("state-*.safetensors"))
+    if states and not resume:
+        raise ConfigError(f"out: {out} holds a training already: resume it, or name another folder")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)
+
+    # data
+    dataset = read_dataset(config.data, config.train, names=config.names or None)
+    val = read_dataset(config.data, config.val, names=dataset.names) if config.val else None
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = TrainingPictures(
+        dataset, Augment(config.zoom, config.aspect, config.colour), keep_size=max(config.sizes) * 5 // 4, keep=config.keep
+    )
+    steps = max(1, round(config.epochs * len(dataset) / config.batch))
+
+    def size_at(step: int) -> int:
+        return config.sizes[min(step * len(config.sizes) // steps, len(config.sizes) - 1)]
+
+    def mosaic_at(step: int) -> float:
+        return config.mosaic if step < steps * (1 - config.plain_end) else 0.0
+
+    # model
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.manual_seed(config.seed)
+    weights = None if config.start or config.backbone_weights == "none" else config.backbone_weights
+    network = Network(len(dataset.names), **config.model, weights=weights)
+    if config.start:
+        _start_from(network, weights_path(config.start), dataset.names)
+    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    averaged = AveragedModel(network, use_buffers=True)
+    optimizer = _optimizer(network, config)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    first, best, waited = 0, -1.0, 0
+    if resume:
+        first, best, waited = _resume(states, network, averaged, optimizer, out, config)
+
+    loader = training_loader(
+        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed, first=first, last=steps,
+        size_at=size_at, mosaic_at=mosaic_at, workers=config.workers, pin=device.type == "cuda",
+    )  # fmt: skip
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    between = max(1, round(config.validate * len(dataset) / config.batch))
+    clock, drawn = time.perf_counter(), 0
+
+    for step, batch in enumerate(loader, first):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * _rate(step, steps, config.warmup)
+        tensors = [tensor.to(device, non_blocking=True) for tensor in batch]
+        size = size_at(step)
+        with torch.no_grad():
+            targets = encode(
+                *tensors[1:], batch=config.batch, num_classes=len(dataset.names), grid=size // config.stride, stride=config.stride
+            )
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            outputs = network(tensors[0])
+        heatmap, box = detection_loss(*outputs, targets, config.stride)
+        loss = heatmap + box
+        if not torch.isfinite(loss):
+            raise CenterdetError(f"step {step}: the loss is {loss.item()}: lower lr, or look at this step's pictures")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        optimizer.step()
+        # Early weights are far from the final ones: the average forgets faster while it is young.
+        averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))
+        averaged.update_parameters(network)
+
+        done = step + 1
+        drawn += config.batch
+        validation = None
+        if val is not None and (done % between == 0 or done == steps):
+            detector = _detector(averaged, config, dataset.names, size, device)
+            validation = evaluate(detector, val)
+            waited += 1
+            if validation.voc.mean_ap > best:
+                best, waited = validation.voc.mean_ap, 0
+                _save(out / "best.safetensors", averaged, config, dataset.names, size, done)
+        if done % config.save == 0 or done == steps or validation:
+            _save_state(out, done, network, averaged, optimizer, config, best, waited)
+        if progress:
+            report = Progress(
+                done, steps, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
+                drawn / (time.perf_counter() - clock), validation,
+            )  # fmt: skip
+            progress(report)
+        if done % 10 == 0 or validation or done == steps:
+            _log(out / "log.csv", done, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"], validation)
+        if config.patience and waited >= config.patience:
+            break
+
+    _save(out / "final.safetensors", averaged, config, dataset.names, config.sizes[-1], steps)
+    return _detector(averaged, config, dataset.names, config.sizes[-1], device)
+
+
+def _rate(step: int, steps: int, warmup: int) -> float:
+    """The share of the peak rate: linear warm-up, then a cosine down to a hundredth."""
+    warmup = min(warmup, steps // 5)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
+    """Two rates, and weight decay for convolution weights alone."""
+    groups: list[dict[str, Any]] = []
+    inner = {id(parameter) for parameter in network.backbone.parameters()}
+    for is_inner, lr in ((True, config.backbone_lr), (False, config.lr)):
+        chosen = [p for p in network.parameters() if p.requires_grad and (id(p) in inner) == is_inner]
+        groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": lr, "weight_decay": config.weight_decay})
+        groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(groups, fused=True)
+
+
+def _start_from(network: Network, path: Path, names: Sequence[str]) -> None:
+    """Take a detector's weights; where the classes differ, its class outputs start anew."""
+    tensors, held = read_tensors(path)
+    own = network.state_dict()
+    if list(held.get("names", ())) != list(names):
+        last = f"heatmap_head.{len(network.heatmap_head) - 1}."
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
+        own = {key: value for key, value in own.items() if not key.startswith(last)}
+    wrong = [key for key in own.keys() | tensors.keys() if key not in own or key not in tensors or own[key].shape != tensors[key].shape]
+    if wrong:
+        raise WeightsError(f"{path}: made for another network: {len(wrong)} tensors do not fit, such as {min(wrong)}")
+    network.load_state_dict(tensors, strict=False)
+
+
+def _detector(averaged: AveragedModel, config: TrainConfig, names: Sequence[str], size: int, device: torch.device) -> Detector:
+    network = Network(len(names), **config.model)
+    network.load_state_dict(averaged.module.state_dict())
+    return Detector(network, names, size, device=device)
+
+
+def _save(path: Path, averaged: AveragedModel, config: TrainConfig, names: Sequence[str], size: int, step: int) -> None:
+    save_weights(path, averaged.module.state_dict(), config.model, names, size, config=asdict(config), step=step)
+
+
+def _save_state(
+    out: Path, step: int, network: Network, averaged: AveragedModel, optimizer: torch.optim.Optimizer, config: TrainConfig, best: float, waited: int
+) -> None:
+    """Write all that the next step depends on, then forget older states."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"averaged.{key}": value for key, value in averaged.state_dict().items()}
+    for index, values in state["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+    write_tensors(
+        out / f"state-{step:08d}.safetensors", tensors, {"step": step, "best": best, "waited": waited, "config": asdict(config)}
+    )
+    for old in sorted(out.glob("state-*.safetensors"))[:-KEPT_STATES]:
+        old.unlink()
+
+
+def _resume(
+    states: list[Path], network: Network, averaged: AveragedModel, optimizer: torch.optim.Optimizer, out: Path, config: TrainConfig
+) -> tuple[int, float, int]:
+    """Load the newest whole state: its step, the best validation, and how many have passed since."""
+    problems = []
+    for path in reversed(states):
+        try:
+            tensors, held = read_tensors(path)
+        except WeightsError as error:
+            problems.append(str(error))
+            continue
+        before, now = dict(held["config"], out=""), dict(asdict(config), out="")
+        if changed := [key for key in now if _plain(before.get(key)) != _plain(now[key])]:
+            raise ConfigError(f"{changed[0]}: {path} was trained with {before.get(changed[0])}, now {now[changed[0]]}: resume with the same options")
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = value
+        network.load_state_dict(parts["network"])
+        averaged.load_state_dict(parts["averaged"])
+        state = optimizer.state_dict()
+        state["state"] = {}
+        for key, value in parts["optimizer"].items():
+            index, name = key.split(".", 1)
+            state["state"].setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(state)
+        for problem in problems:
+            (out / "resumed.txt").open("a").write(f"step {held['step']}: {problem}\n")
+        return held["step"], held["best"], held["waited"]
+    raise ConfigError(f"resume: no whole training state in {out}" + "".join(f"; {problem}" for problem in problems))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _log(path: Path, step: int, size: int, heatmap: float, box: float, lr: float, validation: Evaluation | None) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", "size", "heatmap_loss", "box_loss", "lr", "voc_area", "voc07_11pt"])
+        scores = [f"{v:.4f}" for v in (validation.voc.mean_ap, validation.voc.mean_ap_11pt)] if validation else ["", ""]
+        writer.writerow([step, size, f"{heatmap:.4f}", f"{box:.4f}", f"{lr:.6f}", *scores])
