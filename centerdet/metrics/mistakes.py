@@ -73,15 +73,16 @@ def error_kinds(
     With the IoU of a false positive's best ground truth of its own class and of any other, the first that holds:
     localisation: own in [background_iou, iou_threshold). classification: other >= iou_threshold. duplicate: own >=
     iou_threshold. both: other >= background_iou. background: the rest. missed: ground truths without a true positive
-    that are no classification or localisation error's best. Fixing the first two makes the best-scored error of each
-    ground truth not found yet a true one (of that class) and drops the others; fixing missed takes the ground truths
-    away; other kinds are dropped. Special: all false positives dropped; all ground truths not found taken away.
-    Difficult ground truths, and the detections ignored for them, take no part.
+    that are no classification or localisation error's best. Of the errors of those two kinds with the same best ground
+    truth, if that is not found yet, the best-scored is mended when its kind is fixed (becomes a true positive of that
+    class); all others of a fixed kind are dropped. Fixing missed takes the ground truths away. Special: all false
+    positives dropped; all ground truths not found taken away. Difficult ground truths, and the detections ignored for
+    them, take no part.
 
     The PyPI package `tidecv` 1.0.1 differs: COCO's matching (on to the next free ground truth) and 101-point AP; at
-    most 100 detections a picture, none of a picture without annotations; closed intervals; one fix per ground truth
-    among classification and localisation together; a class with detections but no ground truth counts as AP 0, and one
-    left with neither leaves the mean (its AP here stays 0); negative costs become 0; ignored detections are errors too.
+    most 100 detections a picture, none of a picture without annotations; closed intervals; a class with detections but
+    no ground truth counts as AP 0, and one left with neither leaves the mean (its AP here stays 0); negative costs
+    become 0; detections in ignored regions may be errors too. The rest was compared with it and is equal.
     """
     problem, match = match_arrays(
         det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
@@ -117,15 +118,17 @@ def error_kinds(
         return np.where(np.isnan(area) & (positive > 0), 0, area)
 
     labels, positive = problem.det_labels, count_truths(problem, real)
-    fixed, missed = [], real & ~found
-    for index, target in ((0, other_gt), (1, own_gt)):
-        rows = np.flatnonzero(kind == index)
-        missed[target[rows]] = False
-        rows = rows[np.argsort(-problem.det_scores[rows], kind="stable")]
-        rows = rows[~found[target[rows]]]
-        rows = rows[np.unique(target[rows], return_index=True)[1]]  # the best-scored of each ground truth
+    missed, goal = real & ~found, np.where(kind == 1, own_gt, np.where(kind == 0, other_gt, -1))
+    rows = np.flatnonzero(goal >= 0)
+    missed[goal[rows]] = False
+    rows = rows[~found[goal[rows]]]
+    rows = rows[np.argsort(-problem.det_scores[rows], kind="stable")]
+    rows = rows[np.unique(goal[rows], return_index=True)[1]]  # the best-scored error of each ground truth
+    fixed = []
+    for index in (0, 1):
+        mended = rows[kind[rows] == index]
         right, relabelled = correct.copy(), labels.astype(np.int64)
-        right[rows], relabelled[rows] = True, problem.gt_labels[target[rows]]
+        right[mended], relabelled[mended] = True, problem.gt_labels[goal[mended]]
         fixed.append(average(relabelled, right, counted & ((kind != index) | right), real))
     fixed += [average(labels, correct, counted & (kind != index), real) for index in (2, 3, 4)]
     fixed += [average(labels, correct, counted, real & ~missed)]
