@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from .data.loader import TrainingPictures, picture_weights, training_loader
 from .data.sample import DataSet
 from .detector import Detector, save_weights, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
+from .files import write_whole
 from .evaluation import Evaluation, evaluate
 from .losses import detection_loss
 from .models import Network
@@ -35,47 +36,48 @@ KEPT_STATES = 2  # training states that stay on disk: the newest, and one before
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every knob of a training: the command line's options, the Python call and the JSON in the weights file."""
+    """Every knob of a training, with its unit or its why: the command line's options, the Python call and the JSON in
+    the weights file are all made from these fields."""
 
-    data: str  # folder or file of the data set, in any format that is read
-    out: str  # folder of the run
-    train: tuple[str, ...] = ("train",)  # splits to train on
-    val: tuple[str, ...] = ("val",)  # splits to validate on; none: no validation
-    names: tuple[str, ...] = ()  # classes in their order; empty: the data set's own
+    data: Annotated[str, "folder or file of the data set, in any format that is read"]
+    out: Annotated[str, "folder of the run"]
+    train: Annotated[tuple[str, ...], "splits to train on"] = ("train",)
+    val: Annotated[tuple[str, ...], "splits to validate on; none: no validation"] = ("val",)
+    names: Annotated[tuple[str, ...], "classes in their order; empty: the data set's own"] = ()
 
-    backbone: str = "efficientnet_lite0"  # one of models.BACKBONES
-    backbone_weights: str = "imagenet"  # "imagenet" (on this machine), "download", "none", or a file
-    start: str = ""  # detector weights to begin from (a name or a file) instead of the backbone's alone
-    freeze: int = 3  # stages that stay as they are, the stem first: early ones hold what every picture needs
-    stride: int = 8  # px between the cells of the output
-    channels: int = 96  # of neck and heads
+    backbone: Annotated[str, "one of models.BACKBONES"] = "efficientnet_lite0"
+    backbone_weights: Annotated[str, "'imagenet' (on this machine), 'download', 'none', or a file"] = "imagenet"
+    start: Annotated[str, "detector weights to begin from (a name or a file) instead of the backbone's alone"] = ""
+    freeze: Annotated[int, "stages that stay as they are, the stem first: early ones hold what every picture needs"] = 3
+    stride: Annotated[int, "px between the cells of the output"] = 8
+    channels: Annotated[int, "of neck and heads"] = 96
 
-    epochs: float = 60.0  # passes through the training pictures
-    batch: int = 16  # pictures a step
-    sizes: tuple[int, ...] = (192, 256, 320, 320)  # input px, each for an equal share of the steps; small is fast
-    optimizer: str = "adamw"  # "adamw", "adam", or "sgd" (with momentum)
-    lr: float = 2.5e-3  # of neck and heads
-    backbone_lr: float = 1e-3  # of the backbone: it knows much already
-    weight_decay: float = 0.02  # of convolution weights
-    warmup: int = 200  # steps of rising rate, while the heads are still random
-    clip: float = 10.0  # largest norm of the gradient
-    ema: float = 0.9995  # decay a step of the averaged weights, which are the ones that are kept
+    epochs: Annotated[float, "passes through the training pictures"] = 60.0
+    batch: Annotated[int, "pictures a step"] = 16
+    sizes: Annotated[tuple[int, ...], "input px, each for an equal share of the steps; small is fast"] = (192, 256, 320, 320)
+    optimizer: Annotated[str, "'adamw', 'adam', or 'sgd' (with momentum)"] = "adamw"
+    lr: Annotated[float, "of neck and heads"] = 2.5e-3
+    backbone_lr: Annotated[float, "of the backbone: it knows much already"] = 1e-3
+    weight_decay: Annotated[float, "of convolution weights"] = 0.02
+    warmup: Annotated[int, "steps of rising rate, while the heads are still random"] = 200
+    clip: Annotated[float, "largest norm of the gradient"] = 10.0
+    ema: Annotated[float, "decay a step of the averaged weights, which are the ones that are kept"] = 0.9995
 
-    zoom: tuple[float, float] = (0.5, 1.8)  # scales that a picture is shown at; 1 is whole
-    aspect: float = 1.3  # stretch of width against height
-    colour: float = 0.4  # strength of colour changes
-    mosaic: float = 0.3  # share of inputs made of four pictures …
-    plain_end: float = 0.15  # … which ends for this last share of the steps
-    balance: float = 0.5  # how much more often pictures with rare classes are drawn, 0 (not) to 1
+    zoom: Annotated[tuple[float, float], "scales that a picture is shown at; 1 is whole"] = (0.5, 1.8)
+    aspect: Annotated[float, "stretch of width against height"] = 1.3
+    colour: Annotated[float, "strength of colour changes"] = 0.4
+    mosaic: Annotated[float, "share of inputs made of four pictures …"] = 0.3
+    plain_end: Annotated[float, "… which ends for this last share of the steps"] = 0.15
+    balance: Annotated[float, "how much more often pictures with rare classes are drawn, 0 (not) to 1"] = 0.5
 
-    validate: int = 10  # epochs between validations
-    patience: int = 0  # validations without a better one before stopping early; 0: never
-    save: int = 250  # steps between training states
-    seed: int = 0
-    workers: int = 0  # processes that prepare pictures
-    keep: bool = True  # keep decoded pictures in memory
-    threads: int = 0  # of torch; 0: as many as it likes
-    device: str = ""  # "cpu", "cuda"; empty: CUDA where there is one
+    validate: Annotated[int, "epochs between validations"] = 10
+    patience: Annotated[int, "validations without a better one before stopping early; 0: never"] = 0
+    save: Annotated[int, "steps between training states"] = 250
+    seed: Annotated[int, "of every random draw"] = 0
+    workers: Annotated[int, "processes that prepare pictures"] = 0
+    keep: Annotated[bool, "keep decoded pictures in memory"] = True
+    threads: Annotated[int, "of torch; 0: as many as it likes"] = 0
+    device: Annotated[str, "'cpu', 'cuda'; empty: CUDA where there is one"] = ""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -163,9 +165,11 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
     first, best, waited = 0, -1.0, 0
     if resume:
         first, best, waited = _resume(states, network, averaged, optimizer, out, config)
+    _cut_log(out / "log.csv", first)
+    stopped = config.patience > 0 and waited >= config.patience
 
     loader = training_loader(
-        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed, first=first, last=steps,
+        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed, first=first, last=first if stopped else steps,
         size_at=size_at, mosaic_at=mosaic_at, workers=config.workers, pin=device.type == "cuda",
     )  # fmt: skip
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -185,11 +189,15 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
             outputs = network(tensors[0])
         heatmap, box = detection_loss(*outputs, targets, config.stride)
         loss = heatmap + box
-        if not torch.isfinite(loss):
-            raise CenterdetError(f"step {step}: the loss is {loss.item()}: lower lr, or look at this step's pictures")
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        if not torch.isfinite(loss + norm):
+            shown = {str(dataset.samples[i].path) for draw in loader.batch_sampler.at(step) for i in draw.samples}  # type: ignore[union-attr]
+            raise CenterdetError(
+                f"step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}: lower lr, or look at this step's "
+                f"pictures: {', '.join(sorted(shown))}"
+            )
         optimizer.step()
         # Early weights are far from the final ones: the average forgets faster while it is young.
         averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))
@@ -205,6 +213,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
             if validation.voc.mean_ap > best:
                 best, waited = validation.voc.mean_ap, 0
                 _save(out / "best.safetensors", averaged, config, dataset.names, size, done)
+        if done % 10 == 0 or validation or done == steps:
+            _log(out / "log.csv", done, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"], validation)
         if done % config.save == 0 or done == steps or validation:
             _save_state(out, done, network, averaged, optimizer, config, best, waited)
         if progress:
@@ -213,8 +223,6 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
                 drawn / (time.perf_counter() - clock), validation,
             )  # fmt: skip
             progress(report)
-        if done % 10 == 0 or validation or done == steps:
-            _log(out / "log.csv", done, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"], validation)
         if config.patience and waited >= config.patience:
             break
 
@@ -310,14 +318,22 @@ def _resume(
             index, name = key.split(".", 1)
             state["state"].setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(state)
-        for problem in problems:
-            (out / "resumed.txt").open("a").write(f"step {held['step']}: {problem}\n")
+        if problems:
+            with (out / "resumed.txt").open("a") as file:
+                file.writelines(f"resumed at step {held['step']}: {problem}\n" for problem in problems)
         return held["step"], held["best"], held["waited"]
     raise ConfigError(f"resume: no whole training state in {out}" + "".join(f"; {problem}" for problem in problems))
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Forget what was logged after `step`: a training that begins there logs it anew."""
+    if path.exists():
+        header, *rows = path.read_bytes().splitlines(keepends=True)
+        write_whole(path, b"".join([header, *(row for row in rows if int(row.split(b",")[0]) <= step)]))
 
 
 def _log(path: Path, step: int, size: int, heatmap: float, box: float, lr: float, validation: Evaluation | None) -> None:

@@ -1,0 +1,256 @@
+"""`centerdet evaluate`: AP by both VOC protocols, of a detector or of any other's detections, and what lies behind."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ..data.coco import COCO_FILES
+from ..data.formats import read_dataset, recognise
+from ..data.results import read_results, write_results
+from ..data.sample import DataSet
+from ..evaluation import Evaluation, evaluate_detections, format_percent, format_table
+from ..evaluation import evaluate as run
+from ..files import write_whole
+from .show import bar, console, errors
+
+if TYPE_CHECKING:
+    from ..detector import Detector
+
+__all__ = ["evaluate"]
+
+SUSPECTS = 20
+Rows = Sequence[Sequence[str]]
+
+
+def evaluate(
+    weights: Annotated[
+        str,
+        typer.Argument(help="shipped name (voc), weights file, COCO results JSON, or folder of VOC comp4_det files"),
+    ],
+    data: Annotated[Path, typer.Option(help="folder or file of the data set")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="split to evaluate on, such as 2007:val; again for more")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="a second detector, as WEIGHTS: is the difference more than chance?")
+    ] = "",
+    details: Annotated[
+        bool, typer.Option("--details", help="also sizes, operating points, errors, likely label errors, intervals")
+    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="explain VOC against COCO on these detections")] = False,
+    json_file: Annotated[
+        str, typer.Option("--json", help="write the result as JSON; '-': print it and nothing else")
+    ] = "",
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="write the classes' table")] = None,
+    save_detections: Annotated[
+        Path | None, typer.Option(help="write the detections: a .json file (COCO results), else a folder (VOC comp4)")
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option(help="COCO JSON whose ids a results JSON uses, where the data set is no COCO one"),
+    ] = None,
+    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores lower; lowers AP")] = 0.0,
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+) -> None:
+    """Print AP per class and its mean by both VOC protocols."""
+    splits = split or []
+    sources = [_open(one, device) for one in (weights, against) if one]
+    names = next((source.names for source in sources if not isinstance(source, Path)), None)
+    dataset = read_dataset(data, splits, names=names)
+    ids = list(annotations or []) or _annotations(data, splits)
+    results = []
+    for source in sources:
+        if isinstance(source, Path):
+            found = read_results(
+                source, dataset, split=splits[0].rpartition(":")[2] if splits else None, annotations=ids
+            )
+            results.append(evaluate_detections(found, dataset, score_threshold=score_threshold))
+        else:
+            results.append(_predict(source, dataset, score_threshold, quiet))
+    result = results[0]
+    for source, one in zip((weights, against), results, strict=False):
+        if one.warning:
+            errors.print(f"warning: {source}: {one.warning}", markup=False, soft_wrap=True)
+    if save_detections:
+        word = "-".join(one.rpartition(":")[2] for one in splits) or "all"
+        write_results(save_detections, result.results, dataset, split=word, annotations=ids)
+    if csv_file:
+        write_whole(csv_file, result.to_csv().encode())
+    if json_file:
+        plain = result.to_dict(details=details, rules=compare, against=results[1] if against else None)
+        text = json.dumps(plain, indent=1)
+        if json_file == "-":
+            console.print(text, markup=False, soft_wrap=True)
+            return
+        write_whole(json_file, text.encode())
+    _show_classes(result)
+    if details:
+        _show_details(result)
+    if compare:
+        _show_steps(result)
+    if against:
+        _show_comparison(result, results[1], weights, against)
+
+
+def _open(weights: str, device: str) -> "Detector | Path":
+    """A detector, or the path of detections."""
+    path = Path(weights)
+    if path.is_dir() or path.suffix == ".json":
+        return path
+    from ..detector import Detector
+
+    return Detector.load(weights, device=device or None)
+
+
+def _predict(detector: "Detector", dataset: DataSet, score_threshold: float, quiet: bool) -> Evaluation:
+    with bar("evaluate", len(dataset), quiet) as (progress, task):
+        return run(
+            detector, dataset, score_threshold=score_threshold,
+            progress=lambda done: progress.update(task, completed=done),
+        )  # fmt: skip
+
+
+def _annotations(data: Path, splits: Sequence[str]) -> list[Path]:
+    """The JSON files of a COCO data set, none of another format."""
+    if recognise(data) != "coco":
+        return []
+    if data.is_file():
+        return [data]
+    tried = ([data / pattern.format(split) for pattern in COCO_FILES] for split in splits)
+    return [next(file for file in files if file.is_file()) for files in tried]
+
+
+def _show(title: str, columns: Sequence[str], rows: Rows, note: str = "") -> None:
+    """A table: rich's on a terminal, plain text elsewhere."""
+    if console.is_terminal:
+        table = Table(title=title or None, title_justify="left")
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row, end_section=row is rows[-2] if len(rows) > 1 else False)
+        console.print(table, markup=False)
+    else:
+        text = format_table(columns, rows)
+        console.print("\n".join(([f"\n{title}"] if title else []) + [text]), markup=False, soft_wrap=True)
+    if note:
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def _show_classes(result: Evaluation) -> None:
+    rows = [(name, str(count), *map(format_percent, values)) for name, count, *values in result.rows()]
+    _show("", ("class", "objects", "voc-area", "voc07-11pt"), rows, result.protocol)
+
+
+def _show_details(result: Evaluation) -> None:
+    names = (*result.names, "mean")
+
+    sure = result.bootstrap()
+    columns = [
+        np.append(getattr(per_class, side), getattr(mean, side))
+        for per_class, mean in ((sure.ap, sure.mean_ap), (sure.ap_11pt, sure.mean_ap_11pt))
+        for side in ("estimate", "low", "high")
+    ]
+    _show(
+        "How sure",
+        ("class", "voc-area", "from", "to", "voc07-11pt", "from", "to"),
+        [(name, *_percents(values)) for name, *values in zip(names, *columns, strict=True)],
+        f"{100 * sure.confidence:g} % intervals of {sure.resamples} times these {sure.num_images} pictures drawn again",
+    )
+
+    sizes = result.by_size()
+    areas = np.concatenate([sizes.ap, sizes.mean_ap[:, None]], axis=1).T
+    counts = np.concatenate([sizes.num_positive, sizes.num_positive.sum(1, keepdims=True)], axis=1).T
+    _show(
+        "voc-area by size (number of objects)",
+        ("class", *sizes.sizes),
+        [
+            (name, *(f"{ap} ({count})" for ap, count in zip(_percents(line), number.tolist(), strict=True)))
+            for name, line, number in zip(names, areas, counts, strict=True)
+        ],
+        "COCO's sizes: up to 32 x 32 px of area, up to 96 x 96 px, larger",
+    )
+
+    best, all_best = (getattr(result.operating_points(), name) for name in ("best_per_class", "best_overall"))
+    keys = ("score_threshold", "precision", "recall", "f1", "false_positives_per_image")
+    columns = [np.append(getattr(best, key), getattr(all_best, key)) for key in keys]
+    _show(
+        "Operating points with the best F1",
+        ("class", "score", "precision", "recall", "F1", "false positives a picture"),
+        [
+            (name, *("-" if np.isnan(score) else f"{score:.3f}" for score in values[:1]), *_percents(values[1:4]),
+             "-" if np.isnan(values[4]) else f"{values[4]:.3f}")
+            for name, *values in zip((*result.names, "all"), *columns, strict=True)
+        ],
+        "all: one score for all classes",
+    )  # fmt: skip
+
+    kinds = result.error_kinds()
+    rows = list(zip(kinds.kinds, map(str, kinds.count.sum(1).tolist()), _percents(kinds.mean_cost), strict=True))
+    special = _percents([kinds.mean_false_positive_cost, kinds.mean_false_negative_cost])
+    rows += [("all false positives", "", special[0]), ("all not found", "", special[1])]
+    _show("Errors, and the voc-area that each kind costs (TIDE)", ("kind", "number", "cost"), rows)
+
+    suspects = result.suspects(SUSPECTS)
+    _show(
+        f"Likely label errors, the {len(suspects)} most confident",
+        ("picture", "class", "score", "box", "overlaps"),
+        [
+            (
+                one.picture.name, one.name, f"{one.score:.3f}", " ".join(f"{side:.0f}" for side in one.box),
+                f"{one.overlaps} (IoU {one.iou:.2f})" if one.overlaps else "-",
+            )
+            for one in suspects
+        ],
+        "Detections without an object of their class: an object, or its right name, may be missing in the annotations",
+    )  # fmt: skip
+
+
+def _show_steps(result: Evaluation) -> None:
+    steps = result.from_voc_to_coco()
+    changes = np.diff([step.ap for step in steps], prepend=np.nan) * 100
+    _show(
+        "The same detections from VOC's to COCO's rules, one change a line",
+        ("rules", "mean AP", "change"),
+        [
+            (step.rules, format_percent(100 * step.ap), "" if np.isnan(change) else f"{change:+.1f}")
+            for step, change in zip(steps, changes.tolist(), strict=True)
+        ],
+    )
+    for step in steps:
+        console.print(f"{step.rules}: {step.why}.", markup=False, soft_wrap=True)
+
+
+def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: str) -> None:
+    found = result.compare(other)
+    rows = []
+    columns = ("first", "second", "difference", "low", "high")
+    for name, difference, place in [
+        *((name, found.ap, number) for number, name in enumerate(result.names)),
+        ("mean voc-area", found.mean_ap, ()),
+        ("mean voc07-11pt", found.mean_ap_11pt, ()),
+    ]:
+        values = [float(np.asarray(getattr(difference, column))[place]) for column in (*columns, "p_value")]
+        rows.append((name, *_percents(values[:5]), "-" if np.isnan(values[5]) else f"{values[5]:.3f}"))
+    _show(
+        f"{second} against {first}: voc-area of each class",
+        ("class", "first", "second", "difference", "from", "to", "p"),
+        rows,
+        f"{100 * found.confidence:g} % intervals of {found.resamples} times these {found.num_images} pictures drawn "
+        "again; p: how often detectors that are alike would differ so much",
+    )
+    p_value = float(found.mean_ap.p_value)
+    if not np.isnan(p_value):
+        verdict = "is more than chance" if p_value < 1 - found.confidence else "may well be chance"
+        console.print(
+            f"The difference of the mean voc-area {verdict} on these pictures (p = {p_value:.3f}).", markup=False
+        )
+
+
+def _percents(values: Sequence[float] | np.ndarray) -> list[str]:
+    return [format_percent(100 * float(value)) for value in values]

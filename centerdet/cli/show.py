@@ -1,0 +1,20 @@
+"""What all commands print with: results on stdout, progress and errors on stderr, colours only on a terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["bar", "console", "errors"]
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(what: str, total: int, quiet: bool = False) -> Iterator[tuple[Progress, int]]:
+    """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:
+        yield progress, progress.add_task(what, total=total)
