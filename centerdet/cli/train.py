@@ -11,12 +11,18 @@ from ..training import Progress, TrainConfig
 from ..training import train as run
 from .show import bar, console, errors
 
-__all__ = ["train"]
+__all__ = ["follow", "train"]
 
 
 def train(resume: bool, quiet: bool, **options: Any) -> None:
     """Train a detector on your own pictures; data in VOC, COCO or YOLO format."""
-    config = TrainConfig.of(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+    config = TrainConfig.of(**options)
+    follow(config, resume=resume, quiet=quiet)
+    console.print(f"{config.out}/final.safetensors" + (f", {config.out}/best.safetensors" if config.val else ""))
+
+
+def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> None:
+    """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
     with bar("train", 1, quiet) as (progress, task):
 
         def show(now: Progress) -> None:
@@ -37,7 +43,6 @@ def train(resume: bool, quiet: bool, **options: Any) -> None:
             progress.stop()
             errors.print(f"stopped; the same command with --resume goes on from the newest state in {config.out}")
             raise typer.Exit(1) from None
-    console.print(f"{config.out}/final.safetensors" + (f", {config.out}/best.safetensors" if config.val else ""))
 
 
 def _options() -> list[inspect.Parameter]:

@@ -1,0 +1,49 @@
+"""Train the shipped VOC detector, one phase at a time: python scripts/train_voc.py 1 --data ../shared/VOCdevkit
+
+Each phase begins from the averaged weights of the one before and is one command; `--resume` goes on after a stop.
+The same commands serve a GPU. Nothing here is tuned to the number of pictures: phases are counted in epochs.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from centerdet import TrainConfig
+from centerdet.cli.train import follow
+
+NAME = "voc_efficientnet_lite0.safetensors"
+PHASES: dict[int, dict[str, Any]] = {
+    1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
+    2: {"epochs": 7, "sizes": (320,), "lr": 1e-3, "backbone_lr": 4e-4, "plain_end": 0.3},
+}
+
+
+def main(
+    phase: int,
+    data: Annotated[str, typer.Option(help="VOCdevkit folder")],
+    train: Annotated[tuple[str, ...], typer.Option(help="splits to train on")] = ("2007:train", "2012:extra"),
+    out: Annotated[Path, typer.Option(help="folder of the runs, one below it for each phase")] = Path("runs/voc"),
+    seed: int = 0,
+    threads: Annotated[int, typer.Option(help="of torch")] = 2,
+    resume: bool = False,
+) -> None:
+    """Train one phase and put its weights into weights/."""
+    before = {} if phase == 1 else {"start": str(out / f"phase{phase - 1}" / "final.safetensors")}
+    config = TrainConfig(
+        data=data,
+        out=str(out / f"phase{phase}"),
+        train=train,
+        val=(),
+        seed=seed,
+        threads=threads,
+        **before,
+        **PHASES[phase],
+    )
+    follow(config, resume=resume)
+    shutil.copyfile(Path(config.out, "final.safetensors"), Path(__file__).parents[1] / "weights" / NAME)
+
+
+if __name__ == "__main__":
+    typer.run(main)
