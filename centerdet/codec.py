@@ -39,7 +39,15 @@ def cell_centres(grid: int, stride: int, device: torch.device | None = None) -> 
 
 
 def encode(
-    boxes: Tensor, labels: Tensor, ignore: Tensor, images: Tensor, *, batch: int, num_classes: int, grid: int, stride: int
+    boxes: Tensor,
+    labels: Tensor,
+    ignore: Tensor,
+    images: Tensor,
+    *,
+    batch: int,
+    num_classes: int,
+    grid: int,
+    stride: int,
 ) -> Targets:
     """Targets of a batch.
 

@@ -20,7 +20,10 @@ from .train import train
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    name="centerdet", help="One-stage, anchor-free object detection.", no_args_is_help=True, pretty_exceptions_enable=False
+    name="centerdet",
+    help="One-stage, anchor-free object detection.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 for command in (train, evaluate, predict, check, convert, split, download):
     app.command()(command)

@@ -63,7 +63,9 @@ def split(
     out: Annotated[Path, typer.Argument(help="new folder, in VOC layout unless --to says otherwise")],
     part: Annotated[list[str], typer.Option(help="NEW=SHARE, such as train=0.8; again for more")],
     source: Annotated[list[str], typer.Option(help="splits to take apart")],
-    group_by: Annotated[str, typer.Option(help="'folder', or a regular expression on file names: one group, one part")] = "",
+    group_by: Annotated[
+        str, typer.Option(help="'folder', or a regular expression on file names: one group, one part")
+    ] = "",
     to: Annotated[Format, typer.Option(help="format to write")] = "voc",
     seed: int = 0,
     names: Names = None,

@@ -42,7 +42,9 @@ def predict(
             if as_json:
                 console.print(json.dumps({"picture": picture, **found.to_dict()}), markup=False, soft_wrap=True)
             elif not quiet:
-                shown = ", ".join(f"{found.names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True))
+                shown = ", ".join(
+                    f"{found.names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)
+                )
                 console.print(f"{picture}: {shown or 'nothing'}", markup=False, soft_wrap=True)
     if broken:
         raise typer.Exit(1)

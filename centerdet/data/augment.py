@@ -44,10 +44,16 @@ class Augment:
         flip: mirror left to right half of the time.
     """
 
-    def __init__(self, zoom: tuple[float, float] = (0.5, 1.8), aspect: float = 1.3, colour: float = 0.4, flip: bool = True) -> None:
+    def __init__(
+        self, zoom: tuple[float, float] = (0.5, 1.8), aspect: float = 1.3, colour: float = 0.4, flip: bool = True
+    ) -> None:
         self.zoom, self.aspect = zoom, aspect
         jitter = albumentations.ColorJitter(
-            (1 - colour, 1 + colour), (1 - colour, 1 + colour), (1 - colour, 1 + colour), (-colour / 10, colour / 10), p=0.8
+            (1 - colour, 1 + colour),
+            (1 - colour, 1 + colour),
+            (1 - colour, 1 + colour),
+            (-colour / 10, colour / 10),
+            p=0.8,
         )
         parts = [albumentations.HorizontalFlip(p=0.5)] * flip + [jitter, albumentations.ToGray(p=0.02)] * (colour > 0)
         self.finish = albumentations.Compose(
@@ -66,8 +72,9 @@ class Augment:
             placed = [self._place(e, canvas, r, rng) for e, r in zip(examples, regions, strict=True)]
         boxes, labels, ignore = (np.concatenate(parts) for parts in zip(*placed, strict=True))
         self.finish.set_random_seed(int(rng.integers(2**31)))
-        done = self.finish(image=canvas, keypoints=boxes.reshape(-1, 2))
-        corners = np.asarray(done["keypoints"], np.float32).reshape(-1, 2, 2)
+        # albumentations mirrors the centres of pixels, x to width - 1 - x; the corners of boxes lie half a pixel beside.
+        done = self.finish(image=canvas, keypoints=boxes.reshape(-1, 2) - 0.5)
+        corners = np.asarray(done["keypoints"], np.float32).reshape(-1, 2, 2) + 0.5
         boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
         return Example(done["image"], boxes, labels, ignore)
 

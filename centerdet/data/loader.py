@@ -88,7 +88,14 @@ class _Steps(Sampler[list[Draw]]):
     """The draws of steps first … last - 1."""
 
     def __init__(
-        self, weights: NDArray[np.float64], batch: int, seed: int, first: int, last: int, size_at: Callable[[int], int], mosaic_at: Callable[[int], float]
+        self,
+        weights: NDArray[np.float64],
+        batch: int,
+        seed: int,
+        first: int,
+        last: int,
+        size_at: Callable[[int], int],
+        mosaic_at: Callable[[int], float],
     ) -> None:
         self.weights, self.batch, self.seed, self.first, self.last = weights, batch, seed, first, last
         self.size_at, self.mosaic_at = size_at, mosaic_at
@@ -97,14 +104,16 @@ class _Steps(Sampler[list[Draw]]):
         return self.last - self.first
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for step in range(self.first, self.last):
-            size, mosaic = self.size_at(step), self.mosaic_at(step)
-            draws = []
-            for number in range(step * self.batch, (step + 1) * self.batch):
-                rng = np.random.default_rng((self.seed, number, 1))
-                others = rng.choice(len(self.weights), 3, p=self.weights) if rng.random() < mosaic else ()
-                draws.append(Draw((self._sample(number), *map(int, others)), size, (self.seed, number)))
-            yield draws
+        return map(self.at, range(self.first, self.last))
+
+    def at(self, step: int) -> list[Draw]:
+        size, mosaic = self.size_at(step), self.mosaic_at(step)
+        draws = []
+        for number in range(step * self.batch, (step + 1) * self.batch):
+            rng = np.random.default_rng((self.seed, number, 1))
+            others = rng.choice(len(self.weights), 3, p=self.weights) if rng.random() < mosaic else ()
+            draws.append(Draw((self._sample(number), *map(int, others)), size, (self.seed, number)))
+        return draws
 
     def _sample(self, number: int) -> int:
         """The picture of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled."""

@@ -105,7 +105,9 @@ class InvertedResidual(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         hidden = inputs * expansion
         expand = _conv(inputs, hidden, 1, 1) if expansion > 1 else []
-        super().__init__(*expand, *_conv(hidden, hidden, kernel, stride, hidden), *_conv(hidden, outputs, 1, 1, act=False))
+        super().__init__(
+            *expand, *_conv(hidden, hidden, kernel, stride, hidden), *_conv(hidden, outputs, 1, 1, act=False)
+        )
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,7 +147,9 @@ def _name_by_order(state: State, own: State) -> State:
 # --- torchvision's ------------------------------------------------------------------------------------------------
 
 
-def _resnet(name: str, channels: tuple[int, int, int, int]) -> Callable[[State | None], tuple[Backbone, LoadReport | None]]:
+def _resnet(
+    name: str, channels: tuple[int, int, int, int]
+) -> Callable[[State | None], tuple[Backbone, LoadReport | None]]:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
         model = torchvision.models.get_model(name, weights=None)
         report = None if state is None else _load(model, state)

@@ -59,7 +59,9 @@ class Network(nn.Module):
         self.heatmap_head = nn.Sequential(
             separable(channels, channels), separable(channels, channels), nn.Conv2d(channels, num_classes, 1)
         )
-        self.box_head = nn.Sequential(separable(channels, channels), separable(channels, channels), nn.Conv2d(channels, 4, 1))
+        self.box_head = nn.Sequential(
+            separable(channels, channels), separable(channels, channels), nn.Conv2d(channels, 4, 1)
+        )
         # Start at a score of 0.01, so that the many empty cells do not drown the first steps (Lin et al. 2017, 4.1),
         # and at boxes of 10 cells, near the middle of their logarithm.
         nn.init.constant_(self.heatmap_head[-1].bias, -math.log(99))  # type: ignore[arg-type]
