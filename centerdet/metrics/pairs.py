@@ -1,41 +1,58 @@
 """What both protocols need first: the order of the detections, and which of them overlap which ground truths.
 
-No IoU is defined here, since the protocols round it differently: each hands in its own formula. Pairs that cannot reach
-the wanted IoU under either formula are thrown out in single precision with room for every rounding.
-
 Shapes: D detections, G ground truths, S pairs; a cell is a class in a picture.
 """
 
-from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .inputs import Problem
 
-__all__ = ["mean_over", "overlapping_pairs", "plain", "rank_in_run", "score_order", "stable_order"]
+__all__ = ["Cells", "find_cells", "overlapping_pairs", "rank_in_run", "score_order", "stable_order"]
 
-Ints = NDArray[np.intp]
+Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-Iou = Callable[[Doubles, Doubles, Ints], Doubles]
 
-CHUNK = 1 << 15  # pairs at a time: some 30 columns of them stay in the second-level cache
+CHUNK = 1 << 14  # pairs at a time: their columns stay in the second-level cache
 
 
-def score_order(scores: NDArray[Any], labels: NDArray[Any], num_classes: int) -> Ints:
-    """Rows by class, then falling score, then row, (D,): one sort of packed integers."""
+class Cells(NamedTuple):
+    """The cell of each detection (D,) and ground truth (G,), numbered from 0, and how many numbers there are."""
+
+    det: Ints
+    gt: Ints
+    total: int
+
+
+def find_cells(problem: Problem) -> Cells:
+    """Number the cells; where a table of all of them would be mostly empty, only those that occur."""
+    det = np.multiply(problem.det_labels, problem.num_images, dtype=np.int64)
+    det += problem.det_images
+    gt = np.multiply(problem.gt_labels, problem.num_images, dtype=np.int64)
+    gt += problem.gt_images
+    count = problem.num_classes * problem.num_images
+    if count > 4 * (len(det) + len(gt)) + (1 << 16):
+        known, number = np.unique(np.concatenate([det, gt]), return_inverse=True)
+        return Cells(number[: len(det)], number[len(det) :], len(known))
+    return Cells(det, gt, count)
+
+
+def score_order(scores: NDArray[Any], groups: NDArray[Any], num_groups: int) -> Ints:
+    """Rows by group, then falling score, then row, (N,): one sort of packed integers, whatever the float type."""
     count = len(scores)
-    row_bits, class_bits = count.bit_length(), num_classes.bit_length()
-    if row_bits + class_bits > 31:
-        return np.asarray(np.lexsort((-scores, labels)))
+    row_bits = count.bit_length()
+    if row_bits + num_groups.bit_length() > 31:
+        return np.asarray(np.lexsort((-scores, groups)))
     with np.errstate(over="ignore"):
         single = scores.astype(np.float32)
     single += 0  # -0 becomes 0
     bits = single.view(np.int32)
     if count and single.min() < 0:
         bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers they now rise with the score
-    key = np.left_shift(labels, 32, dtype=np.int64)
+    key = np.left_shift(groups, 32, dtype=np.int64)
     key -= bits
     key <<= row_bits
     key += np.arange(count)
@@ -43,7 +60,7 @@ def score_order(scores: NDArray[Any], labels: NDArray[Any], num_classes: int) ->
     order: Ints = key & ((1 << row_bits) - 1)
     if scores.dtype == np.float64:
         key >>= row_bits
-        alike = np.zeros(count + 1, np.bool_)  # the same class and score, in single precision, as the row before
+        alike = np.zeros(count + 1, np.bool_)  # the same group and score, in single precision, as the row before
         np.equal(key[1:], key[:-1], out=alike[1:-1])
         loose = np.flatnonzero(alike[1:] | alike[:-1])
         if len(loose):
@@ -52,8 +69,8 @@ def score_order(scores: NDArray[Any], labels: NDArray[Any], num_classes: int) ->
     return order
 
 
-def stable_order(keys: NDArray[Any], limit: int) -> Ints:
-    """Rows by key (0 ... limit - 1), then row; as np.argsort(kind="stable") but much faster on wide integers."""
+def stable_order(keys: Ints, limit: int) -> Ints:
+    """Rows by key (0 ... limit - 1), then row: as np.argsort(kind="stable"), but faster on wide integers."""
     row_bits = len(keys).bit_length()
     if row_bits + limit.bit_length() > 62:
         return np.argsort(keys, kind="stable")
@@ -64,99 +81,65 @@ def stable_order(keys: NDArray[Any], limit: int) -> Ints:
     return packed
 
 
-def rank_in_run(keys: NDArray[Any]) -> Ints:
+def rank_in_run(keys: Ints) -> Ints:
     """How many equal keys stand directly before each, (N,) sorted -> (N,)."""
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     return np.arange(len(keys)) - np.repeat(starts, np.diff(starts, append=len(keys)))
 
 
-def overlapping_pairs(problem: Problem, floor: float, iou: Iou) -> tuple[Ints, Ints, Doubles]:
-    """All pairs of one class and picture with an IoU >= floor (> 0 for floor 0): det rows, gt rows, IoU, each (S,).
+def overlapping_pairs(
+    problem: Problem, cells: Cells, floor: float, *, by_sides: bool = False
+) -> tuple[Ints, Ints, Doubles]:
+    """All pairs in one cell with an IoU >= floor (any overlap for floor 0): det rows, gt rows, IoU, each (S,).
 
-    The pairs are in the order of the det rows, then of the gt rows. A flagged ground truth of COCO (a crowd) may be
-    measured against the detection's area alone; `iou(det boxes (S, 4), gt boxes (S, 4), gt rows)` knows.
+    The pairs are in the order of the det rows, then of the gt rows. by_sides is COCO's IoU: a box is x, y, width,
+    height, so that its right edge is the rounded x + (x2 - x), and a flagged ground truth (a crowd) is measured against
+    the detection's area alone. Otherwise VOC's: the corners as given.
     """
-    rows, first, number, gt_order = _candidates(problem)
-    ends = np.cumsum(number)
-    truths = problem.gt_boxes[gt_order]
-    limit = max((float(np.abs(b).max()) for b in (problem.det_boxes, truths) if b.size), default=0.0)
-    small = np.float32 if 1e-3 <= limit <= 1e15 else np.float64
-    slack = small(limit * (2.0**-21 if small is np.float32 else 2.0**-50))
-    gt_columns = np.ascontiguousarray(truths.T, dtype=small)
-    gt_bound = _area_bound(gt_columns, slack)
-    gt_bound[problem.gt_flag[gt_order]] = 0
-    factor, share = small(1 + floor), small(floor * (1 - 1e-5))
+    count = np.bincount(cells.gt, minlength=cells.total)
+    rows = np.flatnonzero((count > 0)[cells.det])
+    cell = cells.det[rows]
+    first, number = (np.cumsum(count) - count)[cell], count[cell]
+    gt_order = stable_order(cells.gt, cells.total)
+    truths = _columns(problem.gt_boxes[gt_order], by_sides)
+    crowd = problem.gt_flag[gt_order] if by_sides and problem.gt_flag.any() else None
+    floor = floor or np.nextafter(0, 1)
 
-    found = []
+    ends = np.cumsum(number)
     total = int(ends[-1]) if len(ends) else 0
-    cuts = np.unique(np.append(np.searchsorted(ends, np.arange(0, total, CHUNK)), len(rows)))
-    for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+    cuts = np.unique(np.append(np.searchsorted(ends, np.arange(0, total, CHUNK)), len(rows))).tolist()
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for start, stop in pairwise(cuts):
+        det = _columns(np.take(problem.det_boxes, rows[start:stop], axis=0), by_sides)
         times = number[start:stop]
-        boxes = problem.det_boxes[rows[start:stop]]
-        columns = np.ascontiguousarray(boxes.T, dtype=small)
         owner = np.repeat(np.arange(stop - start), times)
         gt = np.arange(len(owner))
-        gt += (first[start:stop] - (ends[start:stop] - times) + (ends[start] - times[0]))[owner]
-        width = np.minimum(columns[2][owner], gt_columns[2][gt])
-        width -= np.maximum(columns[0][owner], gt_columns[0][gt])
-        width += slack
-        height = np.minimum(columns[3][owner], gt_columns[3][gt])
-        height -= np.maximum(columns[1][owner], gt_columns[1][gt])
-        height += slack
-        keep = np.minimum(width, height) > 0
-        if floor:
-            bound = _area_bound(columns, slack)[owner]
-            bound += gt_bound[gt]
-            bound *= share
-            width *= height
-            width *= factor
-            keep &= width >= bound
-        kept = np.flatnonzero(keep)
-        gt = gt[kept]
-        gt_rows = gt_order[gt]
-        exact = iou(boxes[owner[kept]].astype(np.float64), truths[gt], gt_rows)
-        good = np.flatnonzero((exact >= floor) & (exact > 0))
-        found.append((rows[start:stop][owner[kept[good]]], gt_rows[good], exact[good]))
-    if not found:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0)
-    det, gt, values = (np.concatenate(column) for column in zip(*found, strict=True))
-    return det, gt, values
+        gt += (first[start:stop] - (ends[start:stop] - times - (ends[start] - times[0])))[owner]
+        width = np.minimum(det[2][owner], truths[2][gt])
+        width -= np.maximum(det[0][owner], truths[0][gt])
+        height = np.minimum(det[3][owner], truths[3][gt])
+        height -= np.maximum(det[1][owner], truths[1][gt])
+        union = det[4][owner]
+        area = union.copy() if crowd is not None else union
+        shared = width * height
+        union += truths[4][gt]
+        union -= shared
+        if crowd is not None:
+            np.copyto(union, area, where=crowd[gt])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shared /= union
+        good = np.flatnonzero((shared >= floor) & (width > 0) & (height > 0))
+        found.append((rows[start:stop][owner[good]], gt_order[gt[good]], shared[good]))
+    det_rows, gt_rows, iou = (np.concatenate(column) for column in zip(*found, strict=True))
+    return det_rows, gt_rows, iou
 
 
-def _area_bound(columns: NDArray[Any], slack: Any) -> NDArray[Any]:
-    """At most the area of each box, (4, N) -> (N,)."""
-    sides = np.maximum(columns[2:] - columns[:2] - slack, 0)
-    return np.asarray(sides[0] * sides[1])
-
-
-def _candidates(problem: Problem) -> tuple[Ints, Ints, Ints, Ints]:
-    """Rows of the detections whose cell has ground truths; the first of these and their number; gt rows by cell."""
-    cells = problem.num_classes * problem.num_images
-    gt_cell = np.multiply(problem.gt_labels, problem.num_images, dtype=np.int64) + problem.gt_images
-    det_cell = np.multiply(problem.det_labels, problem.num_images, dtype=np.int64)
-    det_cell += problem.det_images
-    gt_order = stable_order(gt_cell, cells)
-    if cells > 4 * (len(gt_cell) + len(det_cell)) + (1 << 16):  # a table would be mostly empty
-        known, gt_cell = np.unique(gt_cell, return_inverse=True)
-        cells = len(known) + 1
-        place = np.searchsorted(known, det_cell)
-        det_cell = np.where(np.append(known, -1)[place] == det_cell, place, len(known))
-    count = np.bincount(gt_cell, minlength=cells)
-    rows = np.flatnonzero(count.astype(np.bool_)[det_cell])
-    cell = det_cell[rows]
-    return rows, (np.cumsum(count) - count)[cell], count[cell], gt_order
-
-
-def mean_over(values: Doubles) -> float:
-    """The mean of the classes that have a value; NaN if none has."""
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
-
-
-def plain(value: Any) -> Any:
-    """Arrays as lists, NumPy's numbers as Python's, NaN as None: what JSON can say."""
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if value != value else value
+def _columns(boxes: NDArray[Any], by_sides: bool) -> Doubles:
+    """x1, y1, x2, y2 and area in double precision, (N, 4) -> (5, N)."""
+    columns = np.empty((5, len(boxes)))
+    columns[:4] = boxes.T
+    sides = columns[2:4] - columns[:2]
+    np.multiply(sides[0], sides[1], out=columns[4])
+    if by_sides:
+        np.add(columns[:2], sides, out=columns[2:4])
+    return columns

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .inputs import Problem
-from .pairs import overlapping_pairs
-from .voc import VocMatch, _iou, voc_match
+from .pairs import find_cells, overlapping_pairs
+from .voc import VocMatch, voc_match
 
 __all__ = [
     "Ranking", "Result", "average_precisions", "count_truths", "finite_number", "match_arrays", "number_images",
@@ -177,7 +177,7 @@ def pairs_of_any_class(
         gt_boxes=problem.gt_boxes[truths], gt_labels=np.zeros(len(truths), np.int64),
         gt_images=problem.gt_images[truths], gt_flag=np.zeros(len(truths), np.bool_), gt_area=None,
     )  # fmt: skip
-    det, gt, iou = overlapping_pairs(part, floor, _iou)
+    det, gt, iou = overlapping_pairs(part, find_cells(part), floor)
     return dets[det], truths[gt], iou
 
 

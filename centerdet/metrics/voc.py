@@ -6,6 +6,7 @@ depend on other detections, and the true positive of a ground truth is the first
 Shapes: D detections, G ground truths, C classes, P true positives of a class.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .inputs import Problem, check_threshold
-from .pairs import mean_over, overlapping_pairs, plain, score_order
+from .pairs import Cells, find_cells, overlapping_pairs, score_order
+from .plain import mean_over, plain
 
 __all__ = ["VocCurve", "VocMatch", "VocResult", "voc_evaluate", "voc_match"]
 
@@ -109,10 +111,11 @@ def voc_evaluate(
         det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images, num_classes,
         flag=("gt_difficult", gt_difficult),
     )  # fmt: skip
-    order = score_order(problem.det_scores, problem.det_labels, problem.num_classes)
-    det, gt, _ = _best(problem, threshold)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+    cells = find_cells(problem)
+    with ThreadPoolExecutor(1) as pool:
+        ordering = pool.submit(_ordering, problem)
+        det, gt, _ = _best(problem, cells, threshold)
+    order, place = ordering.result()
     hit, ignored = _judge(problem, gt, place[det])
     return _average(problem, order, np.sort(place[det[hit]]), np.sort(place[det[ignored]]), threshold, eleven_points)
 
@@ -136,11 +139,9 @@ def voc_match(
         det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images, num_classes,
         flag=("gt_difficult", gt_difficult),
     )  # fmt: skip
-    order = score_order(problem.det_scores, problem.det_labels, problem.num_classes)
+    order, place = _ordering(problem)
     count = len(order)
-    place = np.empty(count, np.int64)
-    place[order] = np.arange(count)
-    det, gt, iou = _best(problem, 0.0)
+    det, gt, iou = _best(problem, find_cells(problem), 0.0)
     match = VocMatch(np.full(count, -1, np.int64), np.zeros(count), np.zeros(count, bool), np.zeros(count, bool), order)
     match.best_gt[det], match.best_iou[det] = gt, iou
     enough = iou >= threshold
@@ -149,21 +150,17 @@ def voc_match(
     return match
 
 
-def _iou(det: Doubles, gt: Doubles, _: Ints) -> Doubles:
-    """VOCevaldet.m's overlap from the corners as given; 0 where the boxes do not meet."""
-    width = np.minimum(det[:, 2], gt[:, 2]) - np.maximum(det[:, 0], gt[:, 0])
-    height = np.minimum(det[:, 3], gt[:, 3]) - np.maximum(det[:, 1], gt[:, 1])
-    shared = width * height
-    union = (det[:, 2] - det[:, 0]) * (det[:, 3] - det[:, 1])
-    union += (gt[:, 2] - gt[:, 0]) * (gt[:, 3] - gt[:, 1])
-    union -= shared
-    meet = (width > 0) & (height > 0) & (union > 0)
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=meet))
+def _ordering(problem: Problem) -> tuple[Ints, Ints]:
+    """Rows by class and falling score, and the place of each row among them."""
+    order = score_order(problem.det_scores, problem.det_labels, problem.num_classes)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return order, place
 
 
-def _best(problem: Problem, floor: float) -> tuple[Ints, Ints, Doubles]:
+def _best(problem: Problem, cells: Cells, floor: float) -> tuple[Ints, Ints, Doubles]:
     """Det rows, gt rows and IoU of each detection's best ground truth, if it reaches the floor; the first wins ties."""
-    det, gt, iou = overlapping_pairs(problem, floor, _iou)
+    det, gt, iou = overlapping_pairs(problem, cells, floor)
     starts = np.flatnonzero(np.diff(det, prepend=-1))
     if len(starts) < len(det):
         highest = np.maximum.reduceat(iou, starts)
