@@ -132,8 +132,8 @@ def _show(title: str, columns: Sequence[str], rows: Rows, note: str = "") -> Non
         table = Table(title=title or None, title_justify="left")
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*row, end_section=row is rows[-2] if len(rows) > 1 else False)
+        for number, row in enumerate(rows, 1):
+            table.add_row(*row, end_section=number == len(rows) - 1 and rows[-1][0] in ("mean", "all"))
         console.print(table, markup=False)
     else:
         text = format_table(columns, rows)
@@ -247,9 +247,8 @@ def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: 
     p_value = float(found.mean_ap.p_value)
     if not np.isnan(p_value):
         verdict = "is more than chance" if p_value < 1 - found.confidence else "may well be chance"
-        console.print(
-            f"The difference of the mean voc-area {verdict} on these pictures (p = {p_value:.3f}).", markup=False
-        )
+        text = f"The difference of the mean voc-area {verdict} on these pictures (p = {p_value:.3f})."
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _percents(values: Sequence[float] | np.ndarray) -> list[str]:
