@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from centerdet import Detector, evaluate
-from centerdet.checkpoint import write_bytes
 from centerdet.cli.show import bar
 from centerdet.data.voc import read_voc
+from centerdet.files import write_whole
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
         result = evaluate(detector, dataset, progress=lambda done: progress.update(task, completed=done))
     print(result)
     if out:
-        write_bytes(out, json.dumps({"weights": weights, "splits": split, **result.to_dict()}, indent=1).encode())
+        write_whole(out, json.dumps({"weights": weights, "splits": split, **result.to_dict()}, indent=1).encode())
 
 
 if __name__ == "__main__":

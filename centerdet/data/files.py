@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError
+from ..files import write_whole
 from ..images import read_size
 from .problems import leads_out
 from .sample import DataSet, Sample
@@ -28,7 +29,6 @@ __all__ = [
     "read_lines",
     "read_text",
     "write_files",
-    "write_whole",
 ]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -126,20 +126,6 @@ def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: boo
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file under a temporary name in its folder and rename it, so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _same(path: Path, content: bytes | Path) -> bool:

@@ -1,0 +1,143 @@
+"""Boxes and their labels on a picture, readable on 100 px and on 6000 px.
+
+Everything scales with the picture, a class always has the same colour, and no label leaves the picture. Pictures are
+RGB uint8 (H, W, 3); none is changed in place.
+"""
+
+import colorsys
+import io
+import math
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from .detections import Detections
+from .errors import ConfigError, ImageError
+from .files import write_whole
+from .images import Source, load
+
+__all__ = ["color_of", "crop", "draw", "plot"]
+
+Color = tuple[int, int, int]
+Span = tuple[int, int, int, int]  # left, top, right, bottom, whole pixels, half-open
+
+FORMATS = {
+    ".bmp": "BMP", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
+
+LINE, TEXT = 1 / 250, 1 / 38
+"""Width of a line and height of letters, in parts of the side of a square of the picture's area."""
+
+
+def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
+    """A copy of the picture that `found` was found in, with its boxes, names and scores; the best are on top."""
+    _check_size(image, found)
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    side = math.sqrt(canvas.width * canvas.height)
+    line = max(1, round(side * LINE))
+    font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(side * TEXT))))
+    spans = _to_spans(found)
+    for (left, top, right, bottom), label in reversed(list(zip(spans, found.labels.tolist(), strict=True))):
+        width = min(line, 1 + min(right - left, bottom - top) // 8)  # a small object stays visible
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=color_of(label), width=width)
+    taken: list[Span] = []
+    texts = []
+    for one, span in zip(found, spans, strict=True):
+        text, place = _place(f"{one.name} {one.score:.2f}", span, font, canvas.size, taken)
+        taken.append(place)
+        texts.append((text, place, color_of(one.label)))
+    for text, (left, top, right, bottom), color in reversed(texts):
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=color)
+        pen.text((left + _pad(font), top), text, _ink(color), font, anchor="la")
+    return np.array(canvas)
+
+
+def plot(
+    found: Detections, out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
+) -> NDArray[np.uint8]:
+    """`draw` on any kind of picture, else on the one at `found.source`; written to `out` in its suffix's format."""
+    kind = None if out is None else FORMATS.get(Path(out).suffix.lower())
+    if out is not None and kind is None:
+        raise ConfigError(f"{out}: want a file called *{', *'.join(FORMATS)}")
+    drawn = draw(_open(found, image, color), found)
+    if out is not None:
+        file = io.BytesIO()
+        try:
+            Image.fromarray(drawn).save(file, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{out}: {kind} cannot hold {drawn.shape[0]} x {drawn.shape[1]} px: {error}") from error
+        write_whole(out, file.getvalue())
+    return drawn
+
+
+def crop(found: Detections, image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
+    """The part of the picture under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
+    pixels = _open(found, image, color)
+    _check_size(pixels, found)
+    return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in _to_spans(found)]
+
+
+def color_of(label: int) -> Color:
+    """The colour of a class: hues go round by the golden angle, so that those of neighbours differ most."""
+    hue = (0.6 + label * (math.sqrt(5) - 1) / 2) % 1
+    lightness = (0.52, 0.72, 0.36)[label % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _ink(color: Color) -> Color:
+    """Black or white, whichever contrasts more (WCAG 2.2, relative luminance)."""
+    linear = [part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+
+
+def _pad(font: ImageFont.FreeTypeFont) -> int:
+    return max(1, round(font.size / 5))
+
+
+def _place(
+    text: str, box: Span, font: ImageFont.FreeTypeFont, size: tuple[int, int], taken: list[Span]
+) -> tuple[str, Span]:
+    """The label's text, without its score where the picture is too narrow, and where it stands inside the picture.
+
+    Above the box, else inside it at the top, else below: the first that hides no better object's label.
+    """
+    width, height = size
+    across = math.ceil(font.getlength(text)) + 2 * _pad(font)
+    if across > width:
+        text = text.rpartition(" ")[0]
+        across = math.ceil(font.getlength(text)) + 2 * _pad(font)
+    down = sum(font.getmetrics())
+    left = max(0, min(box[0], width - across))
+    tops = [top for top in (box[1] - down, box[1], box[3]) if 0 <= top <= height - down]
+    tops = tops or [max(0, min(box[1], height - down))]
+    places = [(left, top, min(left + across, width), min(top + down, height)) for top in tops]
+    return text, next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+
+
+def _meet(one: Span, other: Span) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _to_spans(found: Detections) -> list[Span]:
+    """The boxes to whole pixels outwards, clipped to the picture, at least 1 x 1 px."""
+    limits = np.array(found.size[::-1])
+    low = np.clip(np.floor(found.boxes[:, :2]), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(found.boxes[:, 2:]), low + 1, limits).astype(int)
+    return [(left, top, right, bottom) for left, top, right, bottom in np.hstack([low, high]).tolist()]
+
+
+def _open(found: Detections, image: Source | None, color: str) -> NDArray[np.uint8]:
+    if image is None and found.source is None:
+        raise ImageError("no picture to draw on: results hold none and this one came from no file: pass image=")
+    return load(found.source if image is None else image, color=color)  # type: ignore[arg-type]
+
+
+def _check_size(image: NDArray[np.uint8], found: Detections) -> None:
+    if image.shape != (*found.size, 3):
+        raise ImageError(f"want the picture of {found.size} px that this was found in, got {image.shape}")
