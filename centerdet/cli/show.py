@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 __all__ = ["bar", "console", "errors"]
 
@@ -13,7 +13,7 @@ errors = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def bar(what: str, total: int, quiet: bool = False) -> Iterator[tuple[Progress, int]]:
+def bar(what: str, total: int, quiet: bool = False) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:

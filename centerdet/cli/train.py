@@ -48,25 +48,30 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
 def _options() -> list[inspect.Parameter]:
     """A keyword parameter for each field of the config, with its help, as typer reads them from a signature."""
     hints = get_type_hints(TrainConfig, include_extras=True)
-    parameters = []
+    rows: list[tuple[str, Any, Any, str]] = []
     for field in fields(TrainConfig):
-        kind, help_text = get_args(hints[field.name])
-        default = ... if field.default is MISSING else field.default
+        kind, text = get_args(hints[field.name])
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
         if get_origin(kind) is tuple and get_args(kind)[1] is ...:  # a row of any length: the option again and again
-            kind, default = GenericAlias(list, get_args(kind)[:1]), list(default)
-        flag = "--" + field.name.replace("_", "-")
-        flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        annotation = Annotated[kind, typer.Option(*flags, help=help_text)]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(
-            inspect.Parameter(field.name, keyword, annotation=annotation)
-            if default is ...
-            else inspect.Parameter(field.name, keyword, annotation=annotation, default=default)
+            kind, default = GenericAlias(list, get_args(kind)[:1]), list(getattr(TrainConfig, field.name))
+        rows.append((field.name, kind, default, text))
+    rows.append(("resume", bool, False, "go on from the newest state in --out"))
+    rows.append(("quiet", bool, False, "print no progress"))
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, typer.Option(*_flags(name, default), help=text)],
         )
-    for name, text in (("resume", "go on from the newest state in --out"), ("quiet", "print no progress")):
-        annotation = Annotated[bool, typer.Option(f"--{name}", help=text)]
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=False))
+        for name, kind, default, text in rows
+    ]
     return sorted(parameters, key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+
+
+def _flags(name: str, default: object) -> tuple[str, ...]:
+    flag = "--" + name.replace("_", "-")
+    return (f"{flag}/--no-{flag[2:]}",) if default is True else (flag,)
 
 
 train.__signature__ = inspect.Signature(_options())  # type: ignore[attr-defined]
