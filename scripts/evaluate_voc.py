@@ -1,9 +1,10 @@
-"""Evaluate weights on VOC splits and write what a model card needs: python scripts/evaluate_voc.py voc --data DEVKIT
+"""Evaluate weights on VOC splits for a model card: python scripts/evaluate_voc.py voc --data VOCdevkit
 
-Prints both protocols per class with the bootstrap interval of the means, and writes the same as JSON.
+Prints a Markdown table of AP per class in both protocols with 95 % bootstrap intervals over pictures, and AP by size.
+`--log` draws the losses of training logs as a picture.
 """
 
-import json
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -12,23 +13,56 @@ import typer
 from centerdet import Detector, evaluate
 from centerdet.cli.show import bar
 from centerdet.data.voc import read_voc
-from centerdet.files import write_whole
 
 
 def main(
     weights: str,
     data: Annotated[Path, typer.Option(help="VOCdevkit folder")],
     split: Annotated[list[str], typer.Option(help="split; again for more")] = ["2007:val"],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="log.csv of the phases, in their order")] = None,
+    curve: Annotated[Path, typer.Option(help="picture to draw the logs into")] = Path("learning_curve.png"),
 ) -> None:
-    """Evaluate a detector on VOC splits."""
+    """Print a model card's table."""
     detector = Detector.load(weights)
     dataset = read_voc(data, split, names=detector.names)
     with bar("evaluate", len(dataset)) as (progress, task):
         result = evaluate(detector, dataset, progress=lambda done: progress.update(task, completed=done))
-    print(result)
-    if out:
-        write_whole(out, json.dumps({"weights": weights, "splits": split, **result.to_dict()}, indent=1).encode())
+    print(f"{', '.join(split)}: {result.protocol}; 95 % intervals of 1000 bootstrap resamples of the pictures\n")
+    print("| class | objects | voc-area | voc07-11pt |\n|---|--:|--:|--:|")
+    intervals = result.bootstrap()
+    columns = [intervals.ap, intervals.ap_11pt], [intervals.mean_ap, intervals.mean_ap_11pt]
+    for row, (name, count, *numbers) in enumerate(result.rows()):
+        cells = []
+        for number, single, mean in zip(numbers, *columns, strict=True):
+            low, high = (mean.low, mean.high) if name == "mean" else (single.low[row], single.high[row])
+            cells.append(f"{number:.1f} ({100 * float(low):.1f} – {100 * float(high):.1f})")
+        print(f"| {name} | {count} | {' | '.join(cells)} |")
+    print(f"\nAP by size: {result.by_size().to_dict()}")
+    if log:
+        _draw(log, curve)
+
+
+def _draw(logs: list[Path], out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(8, 4), layout="constrained").subplots()
+    start = 0
+    for path in logs:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        steps = [start + int(row["step"]) for row in rows]
+        for name in ("heatmap_loss", "box_loss"):
+            values = [float(row[name]) for row in rows]
+            smooth = [
+                sum(values[max(0, i - 9) : i + 1]) / len(values[max(0, i - 9) : i + 1]) for i in range(len(values))
+            ]
+            axes.plot(
+                steps, smooth, color={"heatmap_loss": "C0", "box_loss": "C1"}[name], label=name if not start else None
+            )
+        start = steps[-1]
+        axes.axvline(start, color="0.8", linewidth=0.8)
+    axes.set(xlabel="step", ylabel="loss (mean of 10 lines of the log)", ylim=(0, None))
+    axes.legend()
+    axes.figure.savefig(out, dpi=110)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,8 @@ from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
 
 runner = CliRunner()
-TINY = [
-    "--sizes",
-    "64",
-    "--channels",
-    "16",
-    "--backbone-weights",
-    "none",
-    "--val",
-    "val",
-    "--epochs",
-    "1",
-    "--batch",
-    "4",
-    "--validate",
-    "1",
-]
+TINY = ["--sizes", "64", "--channels", "16", "--backbone-weights", "none", "--val", "val"]
+TINY += ["--epochs", "1", "--batch", "4", "--validate", "1"]
 
 
 @pytest.fixture(scope="module")
