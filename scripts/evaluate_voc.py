@@ -35,7 +35,7 @@ def main(
         cells = []
         for number, single, mean in zip(numbers, *columns, strict=True):
             low, high = (mean.low, mean.high) if name == "mean" else (single.low[row], single.high[row])
-            cells.append(f"{number:.1f} ({100 * float(low):.1f} – {100 * float(high):.1f})")
+            cells.append(f"{number:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})")
         print(f"| {name} | {count} | {' | '.join(cells)} |")
     print(f"\nAP by size: {result.by_size().to_dict()}")
     if log:
