@@ -1,0 +1,39 @@
+"""What several tests share: a network, a detector and training options as small as they go."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from centerdet import Detector
+from centerdet.models import Network
+from centerdet.training import TrainConfig
+
+NAMES = ("circle", "square", "triangle")
+MODEL: dict[str, Any] = {"backbone": "efficientnet_lite0", "stride": 8, "channels": 16, "freeze": 2}
+
+
+def tiny_network(num_classes: int = len(NAMES), **changes: Any) -> Network:
+    """Random weights, the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Network(num_classes, **{**MODEL, **changes})
+
+
+def tiny_detector(names: tuple[str, ...] = NAMES, size: int = 64) -> Detector:
+    """It finds a hundred things everywhere; its numbers fit in half precision."""
+    network = tiny_network(len(names))
+    with torch.no_grad():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+    return Detector(network, names, size, device="cpu")
+
+
+def tiny_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
+    """A few steps of two pictures of 64 px, from random weights."""
+    options: dict[str, Any] = {
+        "data": str(data), "out": str(out), "val": (), "backbone_weights": "none", "channels": 16, "freeze": 3,
+        "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "save": 2, "device": "cpu",
+    }  # fmt: skip
+    return TrainConfig.of(**{**options, **changes})
