@@ -1,12 +1,10 @@
 """Weights and training states as safetensors: atomic to write, checked to read, never unpickled.
 
-A file describes itself: its metadata holds JSON fields, and a checksum of its tensors, so that a file that was cut
-off or damaged is noticed and never half-loaded.
+A file describes itself: its metadata holds JSON fields, and a checksum of these and the tensors, so that a file that
+was cut off or damaged is noticed and never half-loaded.
 """
 
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,31 +15,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import WeightsError
+from .files import write_whole
 
-__all__ = ["read_tensors", "write_bytes", "write_tensors"]
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: under a temporary name in its folder, synced, then renamed."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+__all__ = ["read_tensors", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
     """Write named tensors and JSON fields as one safetensors file."""
     named = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    checksum = zlib.crc32(_split(safetensors.torch.save(named))[1])
-    texts = {key: json.dumps(value) for key, value in {**fields, "crc32": checksum}.items()}
-    write_bytes(path, safetensors.torch.save(named, texts))
+    texts = {key: json.dumps(value) for key, value in fields.items()}
+    checksum = _checksum(*_split(safetensors.torch.save(named, texts)))
+    write_whole(path, safetensors.torch.save(named, {**texts, "crc32": str(checksum)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -51,15 +35,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content = path.read_bytes()
     try:
         header, payload = _split(content)
-        fields = {key: json.loads(value) for key, value in json.loads(header).get("__metadata__", {}).items()}
         tensors = safetensors.torch.load(content)
-    except (SafetensorError, ValueError, AttributeError) as error:
+        texts: dict[str, str] = json.loads(header).get("__metadata__") or {}
+    except (SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file (pickles are never read): {error}") from error
-    if "crc32" not in fields:
+    if "crc32" not in texts:
         raise WeightsError(f"{path}: its metadata has no crc32: not written by centerdet")
-    if fields.pop("crc32") != zlib.crc32(payload):
-        raise WeightsError(f"{path}: damaged: its tensors do not have the checksum that was stored with them")
-    return tensors, fields
+    # The second is what was stored before the metadata was checked as well.
+    if texts.pop("crc32") not in (str(_checksum(header, payload)), str(zlib.crc32(payload))):
+        raise WeightsError(f"{path}: damaged: its content does not have the checksum that was stored with it")
+    return tensors, {key: json.loads(value) for key, value in texts.items()}
+
+
+def _checksum(header: bytes, payload: bytes) -> int:
+    """Of the tensors and all of the header but the checksum itself; the order of its entries is not fixed."""
+    entries = json.loads(header)
+    fields = {key: value for key, value in entries.pop("__metadata__", {}).items() if key != "crc32"}
+    return zlib.crc32(payload, zlib.crc32(json.dumps([fields, entries], sort_keys=True).encode()))
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:
