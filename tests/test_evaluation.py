@@ -1,0 +1,104 @@
+"""A detector and a data set to numbers: perfect ones are 1, and training's validation is what users get."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_detector
+
+from centerdet import Detections
+from centerdet.data.formats import read_dataset
+from centerdet.data.sample import DataSet, Sample
+from centerdet.data.shapes import SHAPE_NAMES, write_shapes
+from centerdet.errors import DataError
+from centerdet.evaluation import evaluate, evaluate_detections, ground_truth
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    root = tmp_path_factory.mktemp("evaluation") / "shapes"
+    write_shapes(root, train=1, val=6, size=96)
+    return read_dataset(root, ("val",))
+
+
+def _perfect(dataset: DataSet) -> list[Detections]:
+    return [
+        Detections(
+            sample.boxes.astype(np.float32),
+            np.full(len(sample.boxes), 0.9, np.float32),
+            sample.labels,
+            dataset.names,
+            sample.size or (1, 1),
+        )
+        for sample in dataset.samples
+    ]
+
+
+def test_perfect_detections_score_one(dataset: DataSet) -> None:
+    result = evaluate_detections(_perfect(dataset), dataset)
+    assert result.voc.mean_ap == 1.0 and result.voc.mean_ap_11pt == pytest.approx(1)
+    assert result.pictures == 6
+    *classes, mean = result.rows()
+    assert [row[0] for row in classes] == list(SHAPE_NAMES)
+    assert mean[0] == "mean" and mean[1] == sum(row[1] for row in classes) == sum(len(s.boxes) for s in dataset.samples)
+    assert mean[2:] == pytest.approx((100, 100))
+
+
+def test_nothing_found_scores_zero_and_the_protocol_is_told(dataset: DataSet, tmp_path: Path) -> None:
+    nothing = [
+        Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), dataset.names, (9, 9))
+        for _ in dataset.samples
+    ]
+    result = evaluate_detections(nothing, dataset)
+    assert result.voc.mean_ap == 0.0
+    for words in ("6 pictures", "difficult", "voc-area", "voc07-11pt"):
+        assert words in result.protocol
+    assert result.protocol in str(result) and all(name in str(result) for name in SHAPE_NAMES)
+    result.save(tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text())["protocol"] == result.protocol
+
+
+def test_missing_one_object_costs_its_class(dataset: DataSet) -> None:
+    found = _perfect(dataset)
+    number = next(index for index, sample in enumerate(dataset.samples) if len(sample.boxes))
+    first = found[number]
+    label = int(first.labels[0])
+    found[number] = Detections(first.boxes[1:], first.scores[1:], first.labels[1:], first.names, first.size)
+    result = evaluate_detections(found, dataset)
+    total = int(result.voc.num_positive[label])
+    assert result.voc.ap[label] == pytest.approx((total - 1) / total)
+    others = np.delete(result.voc.ap, label)
+    assert (others[~np.isnan(others)] == 1).all()
+
+
+def test_difficult_objects_count_neither_way(dataset: DataSet) -> None:
+    hard = [Sample(s.path, s.boxes, s.labels, np.arange(len(s.boxes)) == 0, size=s.size) for s in dataset.samples]
+    marked = DataSet(hard, dataset.names)
+    truth = ground_truth(marked)
+    assert truth["difficult"].sum() == sum(len(sample.boxes) > 0 for sample in hard)
+    for found in (_perfect(dataset), [_without_first(one) for one in _perfect(dataset)]):
+        assert evaluate_detections(found, marked).voc.mean_ap == 1.0
+
+
+def _without_first(found: Detections) -> Detections:
+    return Detections(found.boxes[1:], found.scores[1:], found.labels[1:], found.names, found.size)
+
+
+def test_evaluating_is_predicting_every_picture(dataset: DataSet) -> None:
+    detector = tiny_detector(SHAPE_NAMES)
+    done: list[int] = []
+    result = evaluate(detector, dataset, progress=done.append)
+    assert done[-1] == len(dataset)
+    paths = [sample.path for sample in dataset.samples]
+    same = evaluate_detections(detector.predict_batch(paths, score_threshold=0.0), dataset)
+    np.testing.assert_array_equal(result.voc.ap, same.voc.ap)
+    assert str(result) == str(same)
+
+
+def test_what_does_not_fit_is_an_error(dataset: DataSet) -> None:
+    with pytest.raises(DataError, match="names: the detector knows"):
+        evaluate(tiny_detector(SHAPE_NAMES[::-1]), dataset)
+    with pytest.raises(DataError, match="want one Detections for each of 6 pictures, got 5"):
+        evaluate_detections(_perfect(dataset)[1:], dataset)
