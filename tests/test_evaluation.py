@@ -1,7 +1,6 @@
 """A detector and a data set to numbers: perfect ones are 1, and training's validation is what users get."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
