@@ -16,6 +16,7 @@ from ..data.sample import DataSet
 from ..evaluation import Evaluation, evaluate_detections, format_percent, format_table
 from ..evaluation import evaluate as run
 from ..files import write_whole
+from ..metrics.statistics import Difference
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def evaluate(
         else:
             results.append(_predict(source, dataset, score_threshold, quiet))
     result = results[0]
-    for source, one in zip((weights, against), results, strict=False):
+    for name, one in zip((weights, against), results, strict=False):
         if one.warning:
-            errors.print(f"warning: {source}: {one.warning}", markup=False, soft_wrap=True)
+            errors.print(f"warning: {name}: {one.warning}", markup=False, soft_wrap=True)
     if save_detections:
         word = "-".join(one.rpartition(":")[2] for one in splits) or "all"
         write_results(save_detections, result.results, dataset, split=word, annotations=ids)
@@ -230,11 +231,12 @@ def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: 
     found = result.compare(other)
     rows = []
     columns = ("first", "second", "difference", "low", "high")
-    for name, difference, place in [
+    lines: list[tuple[str, Difference, int | tuple[()]]] = [
         *((name, found.ap, number) for number, name in enumerate(result.names)),
         ("mean voc-area", found.mean_ap, ()),
         ("mean voc07-11pt", found.mean_ap_11pt, ()),
-    ]:
+    ]
+    for name, difference, place in lines:
         values = [float(np.asarray(getattr(difference, column))[place]) for column in (*columns, "p_value")]
         rows.append((name, *_percents(values[:5]), "-" if np.isnan(values[5]) else f"{values[5]:.3f}"))
     _show(

@@ -47,7 +47,7 @@ def from_voc_to_coco(
     unlimited = coco_evaluate(*arrays, gt_crowd=crowd, num_classes=num_classes, max_detections=(everything,)).stats[1]
     average, at_half = coco_evaluate(*arrays, gt_crowd=crowd, num_classes=num_classes).stats[:2]
 
-    why_difficult = f"COCO knows no such mark: {difficult} objects more are to be found, and finding them counts"
+    why_difficult = f"COCO knows no such mark: {difficult} more to be found, and finding them counts"
     why_best = "VOC gives a detection its best object even if taken (a duplicate, then), COCO the best one still free"
     why_limit = f"COCO keeps {LIMIT} of a class and picture: {dropped} of {len(det_scores)} detections fall away"
     steps = [
