@@ -112,7 +112,7 @@ def decode(heatmap: Tensor, distances: Tensor, *, stride: int, top_k: int = 100)
     Args: heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px. A peak is a cell that no neighbour of its class
     exceeds (Zhou et al. 2019, section 4); K = min(top_k, C * G * G).
     """
-    batch, classes, grid = heatmap.shape[:3]
+    grid = heatmap.shape[-1]
     peaks = torch.where(max_pool2d(heatmap, 3, 1, 1) == heatmap, heatmap, float("-inf")).flatten(1)
     logits, index = peaks.topk(min(top_k, peaks.shape[1]))
     labels, cell = index // (grid * grid), index % (grid * grid)

@@ -40,7 +40,13 @@ class Detector:
     """
 
     def __init__(
-        self, network: Network, names: Iterable[str], size: int, *, device: str | torch.device | None = None, nms_iou: float = 0.6
+        self,
+        network: Network,
+        names: Iterable[str],
+        size: int,
+        *,
+        device: str | torch.device | None = None,
+        nms_iou: float = 0.6,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -57,9 +63,13 @@ class Detector:
         names: list[str] = fields["names"]
         network = Network(len(names), **fields["model"])
         try:
-            network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+            network.load_state_dict(
+                {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+            )
         except RuntimeError as error:
-            raise WeightsError(f"{path}: its tensors do not fit {len(names)} classes and {fields['model']}: {error}") from error
+            raise WeightsError(
+                f"{path}: its tensors do not fit {len(names)} classes and {fields['model']}: {error}"
+            ) from error
         return cls(network, names, fields["size"], device=device)
 
     def predict(self, picture: images.Source, *, score_threshold: float = 0.3, color: str = "rgb") -> Detections:
@@ -72,7 +82,9 @@ class Detector:
         """
         return self.predict_batch([picture], score_threshold=score_threshold, color=color)[0]
 
-    def predict_batch(self, pictures: Iterable[images.Source], *, score_threshold: float = 0.3, color: str = "rgb") -> list[Detections]:
+    def predict_batch(
+        self, pictures: Iterable[images.Source], *, score_threshold: float = 0.3, color: str = "rgb"
+    ) -> list[Detections]:
         """`predict` of several pictures; on a CPU the same numbers as single calls, to the last bit."""
         found, waiting = [], []
         whole = 32 if self.device.type == "cuda" else 1  # a CPU gains nothing from larger batches
@@ -92,7 +104,9 @@ class Detector:
             outputs = self.network(torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2))
             return decode(*outputs, stride=self.network.stride, top_k=2 * MAX_DETECTIONS)
 
-    def _detect(self, inputs: list[tuple[NDArray[np.uint8], images.Geometry, str | None]], threshold: float) -> list[Detections]:
+    def _detect(
+        self, inputs: list[tuple[NDArray[np.uint8], images.Geometry, str | None]], threshold: float
+    ) -> list[Detections]:
         if not inputs:
             return []
         found = []
@@ -122,7 +136,9 @@ def weights_path(weights: str | Path) -> Path:
     return inside if inside.is_file() else Path(__file__).parents[1] / "weights" / SHIPPED[str(weights)]
 
 
-def save_weights(path: Path, state: dict[str, Tensor], model: dict[str, Any], names: Iterable[str], size: int, **more: Any) -> None:
+def save_weights(
+    path: Path, state: dict[str, Tensor], model: dict[str, Any], names: Iterable[str], size: int, **more: Any
+) -> None:
     """Write detector weights, in half precision, with what rebuilds the network and any `more` JSON fields."""
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     write_tensors(path, halves, {"model": model, "names": list(names), "size": size, **more})

@@ -37,7 +37,7 @@ def box_loss(distances: Tensor, boxes: Tensor, weights: Tensor, stride: int) -> 
     x1, y1 = x - left, y - top
     predicted = torch.stack([x1, y1, torch.maximum(x + right, x1), torch.maximum(y + bottom, y1)], 1)
     weight = weights[image, row, column]
-    loss = generalized_box_iou_loss(predicted, boxes[image, row, column], reduction="none")
+    loss: Tensor = generalized_box_iou_loss(predicted, boxes[image, row, column], reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
 

@@ -72,7 +72,7 @@ class Augment:
             placed = [self._place(e, canvas, r, rng) for e, r in zip(examples, regions, strict=True)]
         boxes, labels, ignore = (np.concatenate(parts) for parts in zip(*placed, strict=True))
         self.finish.set_random_seed(int(rng.integers(2**31)))
-        # albumentations mirrors the centres of pixels, x to width - 1 - x; the corners of boxes lie half a pixel beside.
+        # albumentations mirrors centres of pixels, x to width - 1 - x; corners of boxes lie half a pixel beside them.
         done = self.finish(image=canvas, keypoints=boxes.reshape(-1, 2) - 0.5)
         corners = np.asarray(done["keypoints"], np.float32).reshape(-1, 2, 2) + 0.5
         boxes = np.concatenate([corners.min(1), corners.max(1)], 1)

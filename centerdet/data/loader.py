@@ -62,7 +62,7 @@ def _read(sample: Sample, longest: int) -> Example:
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
         scales = np.array([width / image.shape[1], height / image.shape[0]] * 2)
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     else:
         scales = np.ones(4)
     boxes = (sample.boxes * scales).astype(np.float32)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -84,7 +85,15 @@ class Backbone(nn.Module):
 
 # --- EfficientNet-Lite0 (Tan & Le 2019; the Lite variant without squeeze-and-excite, ReLU6, fixed stem) ----------
 
-LITE0 = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6), (4, 192, 5, 2, 6), (1, 320, 3, 1, 6))  # fmt: skip
+LITE0 = (
+    (1, 16, 3, 1, 1),
+    (2, 24, 3, 2, 6),
+    (2, 40, 5, 2, 6),
+    (3, 80, 3, 2, 6),
+    (3, 112, 5, 1, 6),
+    (4, 192, 5, 2, 6),
+    (1, 320, 3, 1, 6),
+)
 # repeats, channels, kernel, stride, expansion
 
 
@@ -111,7 +120,7 @@ class InvertedResidual(nn.Sequential):
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = super().forward(x)
+        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return x + out if self.shortcut else out
 
 
@@ -187,7 +196,7 @@ def mobilenet_v3_large(state: State | None = None) -> tuple[Backbone, LoadReport
     model = torchvision.models.get_model("mobilenet_v3_large", weights=None)
     report = None if state is None else _load(model, state)
     ends = (0, 1, 2, 4, 7, 13, 16)
-    stages: list[nn.Module] = [model.features[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    stages: list[nn.Module] = [model.features[a:b] for a, b in pairwise(ends)]
     return Backbone(stages, (2, 3, 4, 5), (24, 40, 112, 160)), report
 
 
