@@ -64,8 +64,9 @@ def write_shapes(root: str | Path, *, train: int = 240, val: int = 80, seed: int
             samples = []
             for index in range(count):
                 scene = draw_scene(np.random.default_rng((seed, number, index)), size)
-                path = pictures / f"{split}_{index:05d}.{'png' if index % 8 == 7 else 'jpg'}"
-                cv2.imwrite(str(path), scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+                suffix, options = (".png", []) if index % 8 == 7 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 92])
+                path = pictures / f"{split}_{index:05d}{suffix}"
+                cv2.imwrite(str(path), scene.image[..., ::-1], options)
                 samples.append(Sample(path, scene.boxes, scene.labels, size=scene.owners.shape))
             write_voc(DataSet(samples, SHAPE_NAMES), draft, split, add=True)
         os.rename(draft, root)
