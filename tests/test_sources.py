@@ -1,0 +1,312 @@
+"""Every kind of source as one stream: order, errors in their places, a thread that ends, little memory."""
+
+import http.server
+import io
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from centerdet.errors import CenterdetError, ConfigError, DataError, ImageError
+from centerdet.images import load
+from centerdet.sources import Found, Sources, open_sources
+
+SIZE = (48, 64)
+
+
+def _picture(number: int) -> NDArray[np.uint8]:
+    return np.full((*SIZE, 3), number, np.uint8)
+
+
+def _encode(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(_picture(number)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _write_video(path: Path, pictures: list[NDArray[np.uint8]], codec: str = "mpeg4") -> bytes:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def _values(stream: Iterator[Found]) -> list[int | str]:
+    """Each picture's middle value, each error's class."""
+    return [type(one).__name__ if isinstance(one, CenterdetError) else int(one[24, 32, 0]) for _, one in stream]
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("centerdet-sources")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "naïve pictures"
+    (root / "below").mkdir(parents=True)
+    for number in (10, 9, 1, 100, 2):
+        (root / f"Frame{number}.PNG").write_bytes(_encode(number))
+    (root / "below" / "3.png").write_bytes(_encode(3))
+    (root / "notes.txt").write_text("not meant")
+    (root / "._Frame1.png").write_text("what some systems leave beside pictures")
+    return root
+
+
+def test_folders_in_natural_order(folder: Path) -> None:
+    found = list(open_sources(folder))
+    assert [where for where, _ in found] == [str(folder / f"Frame{number}.PNG") for number in (1, 2, 9, 10, 100)]
+    assert _values(iter(found)) == [1, 2, 9, 10, 100]
+    assert _values(open_sources(str(folder))) == [1, 2, 9, 10, 100]
+
+
+def test_patterns(folder: Path) -> None:
+    assert _values(open_sources(f"{folder}/Frame1*")) == [1, 10, 100]
+    assert _values(open_sources(f"{folder}/**/*.[pP][nN][gG]")) == [3, 1, 2, 9, 10, 100]  # by whole path
+    (folder / "a[1].png").write_bytes(_encode(77))
+    assert _values(open_sources(folder / "a[1].png")) == [77]  # a path that exists is no pattern
+
+
+def test_one_picture_of_every_kind() -> None:
+    pixels = _picture(7)
+    for source in (pixels, _encode(7), Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1)):
+        ((where, found),) = open_sources(source)
+        assert where == "picture"
+        np.testing.assert_array_equal(found, pixels)
+    blue = _picture(0)
+    blue[..., 0] = 255
+    ((_, found),) = open_sources([blue], color="bgr")
+    np.testing.assert_array_equal(found, blue[..., ::-1])
+
+
+def test_mixed_kinds_and_broken_pictures_among_good_ones(folder: Path, tmp_path: Path) -> None:
+    (folder / "Frame5.png").write_bytes(_encode(5)[:60])
+    (tmp_path / "text.jpg").write_text("no picture")
+    sources: list[Any] = [folder, _picture(50), tmp_path / "text.jpg", tmp_path / "missing.jpg", _encode(51), None]
+    found = list(open_sources(sources))
+    assert _values(iter(found)) == [1, 2, "ImageError", 9, 10, 100, 50, "ImageError", "ImageError", 51, "ImageError"]
+    assert [found[place][0] for place in (2, 6, 9, 10)] == [
+        str(folder / "Frame5.png"), "picture 1", "picture 4", "picture 5",
+    ]  # fmt: skip
+    assert "missing.jpg: no such picture" in str(found[8][1])
+    assert _values(open_sources(iter(sources))) == _values(iter(found))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("{}/below", DataError, "holds no pictures"),
+        ("{}/*.gif", DataError, "no file fits"),
+        (["{}/Frame1.PNG", "{}/below"], DataError, "holds no pictures"),
+        ("https://example.org/cat.jpg", ConfigError, "allow_urls=True"),
+    ],
+)
+def test_sources_that_cannot_be_meant_are_refused_at_once(
+    folder: Path, source: str | list[str], error: type[CenterdetError], message: str
+) -> None:
+    (folder / "below" / "3.png").unlink()
+    filled = source.format(folder) if isinstance(source, str) else [one.format(folder) for one in source]
+    with pytest.raises(error, match=message):
+        open_sources(filled)
+    with pytest.raises(error, match=message):  # an iterator's items are not known before
+        list(open_sources(iter([filled] if isinstance(filled, str) else filled)))
+    assert _threads() == []
+
+
+def test_options_are_checked() -> None:
+    for options in ({"ahead": 0}, {"timeout": 0}, {"max_bytes": 0}):
+        with pytest.raises(ConfigError, match="ahead >= 1"):
+            open_sources("a.jpg", **options)
+    assert _values(open_sources(_picture(1), color="rgb")) == [1]
+
+
+def test_pictures_are_decoded_ahead_but_not_far() -> None:
+    taken = 0
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield _picture(taken % 256)
+
+    stream = open_sources(endless(), ahead=3)
+    assert taken == 0  # nothing happens before the first is asked for
+    for number in range(1, 20):
+        _, found = next(stream)
+        assert not isinstance(found, CenterdetError)
+        assert found[0, 0, 0] == number
+        deadline = time.monotonic() + 5
+        while taken < number + 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert taken == number + 3
+    assert len(_threads()) == 1
+    stream.close()
+    assert _threads() == []
+    assert list(stream) == []
+
+
+def test_dropping_a_stream_ends_its_thread(folder: Path) -> None:
+    for _ in open_sources(folder):
+        break
+    assert _threads() == []
+
+
+def test_errors_of_a_callers_iterator_reach_the_caller() -> None:
+    def failing() -> Iterator[NDArray[np.uint8]]:
+        yield _picture(1)
+        raise KeyError("theirs")
+
+    stream = open_sources(failing())
+    assert next(stream)[0] == "picture 0"
+    with pytest.raises(KeyError, match="theirs"):
+        next(stream)
+    assert _threads() == []
+
+
+def test_videos(tmp_path: Path) -> None:
+    path = tmp_path / "Straße.mp4"
+    _write_video(path, [_picture(10 * number) for number in range(20)])
+    found = list(open_sources(path))
+    assert [where for where, _ in found[:2]] == [f"{path} frame 0", f"{path} frame 1"]
+    np.testing.assert_allclose(_values(iter(found)), np.arange(0, 200, 10), atol=4)
+    assert len(list(open_sources([_picture(1), path]))) == 21
+    stream = open_sources(path)
+    next(stream)
+    stream.close()
+    path.unlink()  # it is closed
+
+
+def test_videos_of_phones_are_turned_upright(tmp_path: Path) -> None:
+    path = tmp_path / "phone.mp4"
+    pixels = _picture(0)
+    pixels[:, :32] = 255
+    content = _write_video(path, [pixels] * 3)
+    one, minus = (1 << 16).to_bytes(4, "big"), (-1 << 16).to_bytes(4, "big", signed=True)
+    zero, last = bytes(4), (1 << 30).to_bytes(4, "big")
+    plain = one + zero * 3 + one + zero * 3 + last
+    place = content.index(plain, content.index(b"tkhd"))
+    turned = zero + one + zero + minus + zero * 4 + last  # shown turned a quarter to the right
+    path.write_bytes(content[:place] + turned + content[place + len(plain) :])
+    _, found = next(open_sources(path))
+    assert not isinstance(found, CenterdetError)
+    assert found.shape == (64, 48, 3)
+    assert found[:28].min() > 200 > 50 > found[36:].max()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_videos_that_end_early_or_are_none(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)
+    content = _write_video(path, list(noise))
+    for share in (0, 0.001, 0.5):
+        path.write_bytes(content[: int(len(content) * share)])
+        found = list(open_sources([path, _picture(9)]))
+        assert isinstance(found[-2][1], ImageError), found[-2]
+        assert f"cut.{suffix}: " in str(found[-2][1])
+        assert _values(iter(found[-1:])) == [9]
+    path.write_text("no video")
+    assert _values(open_sources(path)) == ["ImageError"]
+    assert "broken video" in str(next(open_sources(tmp_path / "missing.mp4"))[1])
+
+
+def test_without_pyav_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ConfigError, match=r"pip install 'centerdet\[video\]'"):
+        open_sources(tmp_path / "a.mp4")
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Plays good, slow, huge, wrong and redirecting servers, by path."""
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        if name.startswith("to-"):
+            self.send_response(302)
+            self.send_header(
+                "Location", {"to-good": "/good", "to-file": "file:///etc/hostname"}.get(name, "ftp://127.0.0.1/a")
+            )
+            self.end_headers()
+            return
+        content = _encode(33) if name in ("good", "slow", "cut") else b"<html>no picture</html>"
+        self.send_response(404 if name == "missing" else 200)
+        if name in ("good", "cut", "stated"):
+            self.send_header("Content-Length", str({"stated": 10**12, "cut": len(content)}.get(name, len(content))))
+        self.end_headers()
+        try:
+            if name == "huge":
+                while True:
+                    self.wfile.write(bytes(65536))
+            for place in range(len(content) // 2 if name == "cut" else len(content)):
+                self.wfile.write(content[place : place + 1])
+                time.sleep(0.05 if name == "slow" else 0)
+        except OSError:
+            pass  # the client has seen enough
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as playing:
+        thread = threading.Thread(target=playing.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{playing.server_address[1]}"
+        playing.shutdown()
+        thread.join()
+
+
+def test_urls(server: str) -> None:
+    sources: list[Sources] = [f"{server}/good", f"{server}/to-good", _picture(1)]
+    found = list(open_sources(sources, allow_urls=True))
+    assert _values(iter(found)) == [33, 33, 1]
+    assert found[0][0] == f"{server}/good"
+    with pytest.raises(ConfigError, match="allow_urls=True"):
+        open_sources(sources)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "HTTP Error 404"),
+        ("text", "want a picture"),
+        ("cut", "(?i)incomplete|truncated|broken"),
+        ("huge", "at most 100000 bytes"),
+        ("stated", "at most 100000 bytes"),
+        ("slow", "timeout"),
+        ("to-file", "cannot be fetched"),
+        ("to-ftp", "cannot be fetched"),
+    ],
+)
+def test_urls_that_give_no_picture(server: str, name: str, message: str) -> None:
+    start = time.monotonic()
+    stream = open_sources([f"{server}/{name}", _picture(4)], allow_urls=True, timeout=1, max_bytes=100_000)
+    found = list(stream)
+    assert time.monotonic() - start < 8
+    assert found[0][0] == f"{server}/{name}"
+    with pytest.raises(ImageError, match=message) as caught:
+        raise found[0][1]  # type: ignore[misc]
+    assert f"{server}/{name}: " in str(caught.value)
+    assert _values(iter(found[1:])) == [4]
+
+
+def test_urls_nobody_answers() -> None:
+    assert _values(open_sources("http://127.0.0.1:9/cat.jpg", allow_urls=True, timeout=1)) == ["ImageError"]
+    assert _values(open_sources("http://[broken/cat.jpg", allow_urls=True, timeout=1)) == ["ImageError"]
+
+
+def test_streams_and_single_loads_agree(folder: Path) -> None:
+    for where, found in open_sources(folder):
+        np.testing.assert_array_equal(found, load(where))
