@@ -24,8 +24,8 @@ from .data.loader import TrainingPictures, picture_weights, training_loader
 from .data.sample import DataSet
 from .detector import Detector, save_weights, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
-from .files import write_whole
 from .evaluation import Evaluation, evaluate
+from .files import write_whole
 from .losses import detection_loss
 from .models import Network
 
@@ -195,8 +195,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
         if not torch.isfinite(loss + norm):
             shown = {str(dataset.samples[i].path) for draw in loader.batch_sampler.at(step) for i in draw.samples}  # type: ignore[union-attr]
             raise CenterdetError(
-                f"step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}: lower lr, or look at this step's "
-                f"pictures: {', '.join(sorted(shown))}"
+                f"step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}: lower lr, or look at "
+                f"this step's pictures: {', '.join(sorted(shown))}"
             )
         optimizer.step()
         # Early weights are far from the final ones: the average forgets faster while it is young.
@@ -332,12 +332,12 @@ def _plain(value: Any) -> Any:
 def _cut_log(path: Path, step: int) -> None:
     """Forget what was logged after `step`: a training that begins there logs it anew."""
     if path.exists():
-        header, *rows = path.read_bytes().splitlines(keepends=True)
-        write_whole(path, b"".join([header, *(row for row in rows if int(row.split(b",")[0]) <= step)]))
+        rows = path.read_bytes().splitlines(keepends=True)
+        write_whole(path, b"".join(rows[:1] + [row for row in rows[1:] if int(row.split(b",")[0]) <= step]))
 
 
 def _log(path: Path, step: int, size: int, heatmap: float, box: float, lr: float, validation: Evaluation | None) -> None:
-    new = not path.exists()
+    new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
