@@ -21,7 +21,7 @@ from .inputs import Problem
 from .pairs import Cells, find_cells, overlapping_pairs, rank_in_run, score_order, stable_order
 from .plain import plain
 
-__all__ = ["AREAS", "RECALLS", "CocoResult", "coco_evaluate"]
+__all__ = ["AREAS", "RECALLS", "CocoResult", "box_area", "coco_evaluate"]
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -101,18 +101,18 @@ def coco_evaluate(
     )  # fmt: skip
     images = problem.det_images
     if not (images[1:] >= images[:-1]).all():
-        problem = _take(problem, stable_order(images, problem.num_images))
+        problem = _take(problem, stable_order((images, problem.num_images.bit_length())))
     cells = find_cells(problem)
     problem, cells = _keep_best(problem, cells, limits[-1])
-    area = _area(problem.gt_boxes) if problem.gt_area is None else problem.gt_area
+    area = box_area(problem.gt_boxes) if problem.gt_area is None else problem.gt_area
     real = np.array([~problem.gt_flag & (low <= area) & (area <= high) for low, high in AREAS.values()])  # (A, G)
     with ThreadPoolExecutor(1) as pool:  # sorting beside all that does not need the order
         ranking = pool.submit(_rank, problem)
-        det, gt, iou = overlapping_pairs(problem, cells, THRESHOLDS[0], by_sides=True)
+        det, truth, iou = overlapping_pairs(problem, cells, THRESHOLDS[0], by_sides=True)
         order, place = ranking.result()
-        in_cell = pool.submit(_rank_in_cell, cells, place)
+        in_cell = pool.submit(_rank_in_cell, cells, order)
         inside = pool.submit(_inside, problem, order)
-        matches = match(place[det], gt, iou, cells.gt, problem.gt_flag, real)
+        matches = match(place[det], truth, iou, cells.truth, problem.gt_flag, real)
     return _summarise(problem, real, matches, in_cell.result()[matches.place], inside.result(), limits)
 
 
@@ -152,7 +152,7 @@ def _take(problem: Problem, rows: Ints) -> Problem:
     )
 
 
-def _area(boxes: NDArray[Any]) -> Doubles:
+def box_area(boxes: NDArray[Any]) -> Doubles:
     """Width times height in double precision, (N, 4) -> (N,)."""
     area: Doubles = np.subtract(boxes[:, 2], boxes[:, 0], dtype=np.float64)
     area *= np.subtract(boxes[:, 3], boxes[:, 1], dtype=np.float64)
@@ -167,20 +167,20 @@ def _rank(problem: Problem) -> tuple[Ints, Ints]:
     return order, place
 
 
-def _rank_in_cell(cells: Cells, place: Ints) -> Ints:
+def _rank_in_cell(cells: Cells, order: Ints) -> Ints:
     """For the detections in cells with ground truth, by place: how many better ones their cell has, (D,)."""
-    rows = np.flatnonzero((np.bincount(cells.gt, minlength=cells.total) > 0)[cells.det])
-    shift = len(place).bit_length()
-    key = (cells.det[rows] << shift) + place[rows]
-    key.sort()
-    rank = np.empty(len(place), np.int64)
-    rank[key & ((1 << shift) - 1)] = rank_in_run(key >> shift)
+    cell = cells.det[order]
+    places = np.flatnonzero((np.bincount(cells.truth, minlength=cells.total) > 0)[cell])
+    cell = cell[places]
+    by_cell = stable_order((cell, cells.total.bit_length()))
+    rank = np.empty(len(order), np.int64)
+    rank[places[by_cell]] = rank_in_run(cell[by_cell])
     return rank
 
 
 def _inside(problem: Problem, order: Ints) -> list[tuple[Mask, Ints]]:
     """For each area range, which detections lie in it by place (D,), and the running count from 0 on (D + 1,)."""
-    area = _area(problem.det_boxes)
+    area = box_area(problem.det_boxes)
     inside = [((low <= area) & (area <= high))[order] for low, high in AREAS.values()]
     return [(mask, np.append(0, np.cumsum(mask))) for mask in inside]
 
@@ -201,11 +201,11 @@ def _summarise(
     recall = np.full((len(AREAS), len(limits), len(THRESHOLDS), classes), -1.0)
     by_class = np.empty((classes, len(THRESHOLDS), len(RECALLS)))
     for a, (inside, running) in enumerate(insides):
-        correct, inner = real[a, matches.gt], inside[matches.place]
+        correct, inner = real[a, matches.truth], inside[matches.place]
         use = np.flatnonzero(correct | inner)
         place, label, bits = (
             matches.place[use],
-            problem.gt_labels[matches.gt[use]].astype(np.int64),
+            problem.gt_labels[matches.truth[use]].astype(np.int64),
             matches.bits[a, use],
         )
         correct, inner = correct[use], inner[use]

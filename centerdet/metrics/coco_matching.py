@@ -29,12 +29,12 @@ class Matches(NamedTuple):
     """Place of the detection in score order (M,), row of the ground truth (M,), and (A, M) bits: the thresholds won."""
 
     place: Ints
-    gt: Ints
+    truth: Ints
     bits: NDArray[np.int16]
 
 
-def match(place: Ints, gt: Ints, iou: Doubles, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
-    """The matching of pairs (place in score order, gt row, IoU; each (S,), grouped by detection, gt rows rising).
+def match(place: Ints, truth: Ints, iou: Doubles, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
+    """The matching of pairs (place in score order, truth row, IoU; each (S,), grouped by detection, truth rows rising).
 
     gt_cell (G,): class and picture. crowd (G,). real (A, G): what counts; the first range contains the others.
     """
@@ -51,38 +51,38 @@ def match(place: Ints, gt: Ints, iou: Doubles, gt_cell: Ints, crowd: Mask, real:
         highest = np.flatnonzero(levels == np.repeat(np.maximum.reduceat(levels, starts), lengths))
         levels[highest[np.flatnonzero(np.diff(place[choice[highest]], prepend=-1))]] = 0
         second = np.repeat(np.maximum.reduceat(levels, starts), lengths)  # below it the detection has a choice
-        np.maximum.at(hard, gt[choice], np.minimum(level[choice], second))
-    parts = [_match_easy(place, gt, level, crowd, hard, len(real))]
-    contested = np.flatnonzero(hard[gt])
+        np.maximum.at(hard, truth[choice], np.minimum(level[choice], second))
+    parts = [_match_easy(place, truth, level, crowd, hard, len(real))]
+    contested = np.flatnonzero(hard[truth])
     if len(contested):
-        level = np.minimum(level, hard[gt])[contested]
-        parts.append(_match_hard(place[contested], gt[contested], iou[contested], level, gt_cell, crowd, real, hard))
-    place, gt = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
+        level = np.minimum(level, hard[truth])[contested]
+        parts.append(_match_hard(place[contested], truth[contested], iou[contested], level, gt_cell, crowd, real, hard))
+    place, truth = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
     rising = np.argsort(place)
-    return Matches(place[rising], gt[rising], np.concatenate([part[2] for part in parts], axis=1)[:, rising])
+    return Matches(place[rising], truth[rising], np.concatenate([part[2] for part in parts], axis=1)[:, rising])
 
 
 def _match_easy(
-    place: Ints, gt: Ints, level: NDArray[np.uint8], crowd: Mask, hard: NDArray[np.uint8], ranges: int
+    place: Ints, truth: Ints, level: NDArray[np.uint8], crowd: Mask, hard: NDArray[np.uint8], ranges: int
 ) -> Matches:
     """A pair wins the thresholds that it reaches, from where the earlier detections of its ground truth reach on."""
     first = np.full((len(crowd), len(THRESHOLDS)), NONE)  # the first detection that reaches a threshold
-    slot = gt * len(THRESHOLDS) + level - 1
+    slot = truth * len(THRESHOLDS) + level - 1
     np.minimum.at(first.reshape(-1), slot, place)
     np.minimum.accumulate(first[:, ::-1], axis=1, out=first[:, ::-1])
-    many = crowd[gt]
-    wins = np.flatnonzero(((first.reshape(-1)[slot] == place) | many) & (level > hard[gt]))
-    place, gt, level, many = place[wins], gt[wins], level[wins], many[wins]
-    begin = (first[gt] < place[:, None]).sum(1)
+    many = crowd[truth]
+    wins = np.flatnonzero(((first.reshape(-1)[slot] == place) | many) & (level > hard[truth]))
+    place, truth, level, many = place[wins], truth[wins], level[wins], many[wins]
+    begin = (first[truth] < place[:, None]).sum(1)
     begin[many] = 0
-    begin = np.maximum(begin, hard[gt])
+    begin = np.maximum(begin, hard[truth])
     bits = ((1 << level.astype(np.int64)) - (1 << begin)).astype(np.int16)
-    return Matches(place, gt, np.tile(bits, (ranges, 1)))
+    return Matches(place, truth, np.tile(bits, (ranges, 1)))
 
 
 def _match_hard(
     place: Ints,
-    gt: Ints,
+    truth: Ints,
     iou: Doubles,
     level: NDArray[np.uint8],
     gt_cell: Ints,
@@ -99,29 +99,29 @@ def _match_hard(
     count = np.array([np.bincount(cell, weights=row) for row in demoted])
     changed = (count > 0) & (count < np.bincount(cell))
     changed[0] = True
-    changed = changed[:, cell[slot_of[gt]]]  # (A, S)
+    changed = changed[:, cell[slot_of[truth]]]  # (A, S)
     area, pair = np.nonzero(changed)
-    place, gt, level, iou = place[pair], gt[pair], level[pair], iou[pair]
+    place, truth, level, iou = place[pair], truth[pair], level[pair], iou[pair]
 
     head = np.append(True, (place[1:] != place[:-1]) | (area[1:] != area[:-1]))  # a detection's list begins
     last = np.append(head[1:], True)
     mixed = np.flatnonzero(~(head & last))
     own = np.cumsum(head)[mixed]
-    lists = np.lexsort((-gt[mixed], -iou[mixed], ~real[area[mixed], gt[mixed]], own))
-    order = np.arange(len(gt))
+    lists = np.lexsort((-truth[mixed], -iou[mixed], ~real[area[mixed], truth[mixed]], own))
+    order = np.arange(len(truth))
     order[mixed] = mixed[lists]
-    gt, level = gt[order], level[order]
-    slot = (area * len(rows) + slot_of[gt]) * len(THRESHOLDS)
-    free = crowd[gt]
-    shift = len(gt).bit_length()
-    claim = (place << shift) + np.arange(len(gt))  # compares by place, and names the pair
+    truth, level = truth[order], level[order]
+    slot = (area * len(rows) + slot_of[truth]) * len(THRESHOLDS)
+    free = crowd[truth]
+    shift = len(truth).bit_length()
+    claim = (place << shift) + np.arange(len(truth))  # compares by place, and names the pair
 
     heads = np.flatnonzero(head)
     reach = np.maximum.reduceat(level, heads).astype(np.int64)
     offer = np.repeat(heads, reach)
     t = np.arange(len(offer)) - np.repeat(np.cumsum(reach) - reach, reach)
     kept = np.full(len(real) * len(rows) * len(THRESHOLDS), NONE)
-    won = np.zeros(len(gt), np.int64)
+    won = np.zeros(len(truth), np.int64)
     while len(offer):
         enough = level[offer] > t
         welcome = enough & free[offer]
@@ -144,4 +144,4 @@ def _match_hard(
     wins = np.flatnonzero(won)
     area, pair = area[wins], pair[order[wins]]
     bits = np.where((np.arange(len(real))[:, None] == area) | ((area == 0) & ~changed[:, pair]), won[wins], 0)
-    return Matches(place[wins], gt[wins], bits.astype(np.int16))
+    return Matches(place[wins], truth[wins], bits.astype(np.int16))

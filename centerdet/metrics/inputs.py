@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Problem", "check_threshold"]
+__all__ = ["IMAGE_LIMIT", "Problem", "check_threshold"]
 
 COORDINATE_LIMIT = 1e150  # areas stay finite
 IMAGE_LIMIT = 2**40

@@ -23,7 +23,7 @@ class Cells(NamedTuple):
     """The cell of each detection (D,) and ground truth (G,), numbered from 0, and how many numbers there are."""
 
     det: Ints
-    gt: Ints
+    truth: Ints
     total: int
 
 
@@ -31,54 +31,39 @@ def find_cells(problem: Problem) -> Cells:
     """Number the cells; where a table of all of them would be mostly empty, only those that occur."""
     det = np.multiply(problem.det_labels, problem.num_images, dtype=np.int64)
     det += problem.det_images
-    gt = np.multiply(problem.gt_labels, problem.num_images, dtype=np.int64)
-    gt += problem.gt_images
+    truth = np.multiply(problem.gt_labels, problem.num_images, dtype=np.int64)
+    truth += problem.gt_images
     count = problem.num_classes * problem.num_images
-    if count > 4 * (len(det) + len(gt)) + (1 << 16):
-        known, number = np.unique(np.concatenate([det, gt]), return_inverse=True)
+    if count > 4 * (len(det) + len(truth)) + (1 << 16):
+        known, number = np.unique(np.concatenate([det, truth]), return_inverse=True)
         return Cells(number[: len(det)], number[len(det) :], len(known))
-    return Cells(det, gt, count)
+    return Cells(det, truth, count)
 
 
-def score_order(scores: NDArray[Any], groups: NDArray[Any], num_groups: int) -> Ints:
-    """Rows by group, then falling score, then row, (N,): one sort of packed integers, whatever the float type."""
-    count = len(scores)
-    row_bits = count.bit_length()
-    if row_bits + num_groups.bit_length() > 31:
-        return np.asarray(np.lexsort((-scores, groups)))
-    with np.errstate(over="ignore"):
-        single = scores.astype(np.float32)
-    single += 0  # -0 becomes 0
-    bits = single.view(np.int32)
-    if count and single.min() < 0:
-        bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as integers they now rise with the score
-    key = np.left_shift(groups, 32, dtype=np.int64)
-    key -= bits
-    key <<= row_bits
-    key += np.arange(count)
-    key.sort()
-    order: Ints = key & ((1 << row_bits) - 1)
-    if scores.dtype == np.float64:
-        key >>= row_bits
-        alike = np.zeros(count + 1, np.bool_)  # the same group and score, in single precision, as the row before
-        np.equal(key[1:], key[:-1], out=alike[1:-1])
-        loose = np.flatnonzero(alike[1:] | alike[:-1])
-        if len(loose):
-            rows = order[loose]
-            order[loose] = rows[np.lexsort((rows, -scores[rows], key[loose]))]
+def stable_order(*keys: tuple[NDArray[Any], int]) -> Ints:
+    """Rows by (whole numbers, number of their bits), the last key first; then by row.
+
+    NumPy's stable sort of 16-bit numbers is a radix sort, so two or three passes beat one sort of wide numbers.
+    """
+    order = np.arange(len(keys[0][0]))
+    for key, bits in keys:
+        for shift in range(0, bits, 16):
+            digit = ((key >> shift) & 0xFFFF).astype(np.uint16 if bits - shift > 8 else np.uint8)
+            order = order[np.argsort(digit[order], kind="stable")]
     return order
 
 
-def stable_order(keys: Ints, limit: int) -> Ints:
-    """Rows by key (0 ... limit - 1), then row: as np.argsort(kind="stable"), but faster on wide integers."""
-    row_bits = len(keys).bit_length()
-    if row_bits + limit.bit_length() > 62:
-        return np.argsort(keys, kind="stable")
-    packed = np.left_shift(keys, row_bits, dtype=np.int64)
-    packed += np.arange(len(keys))
-    packed.sort()
-    packed &= (1 << row_bits) - 1
-    return packed
+def score_order(scores: NDArray[Any], groups: NDArray[Any], num_groups: int) -> Ints:
+    """Rows by group, then falling score, then row, (N,)."""
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32)
+    if scores.dtype == np.float64 and not np.array_equal(single, scores):
+        bits, width = (scores + 0.0).view(np.int64), 64
+    else:
+        bits, width = (single + np.float32(0)).view(np.int32), 32  # -0 becomes 0
+    # Floats rise as the integers of their bits do, and where negative they fall. Here all shall fall.
+    key = bits ^ (~(bits >> (width - 1)) & np.iinfo(bits.dtype).max)
+    return stable_order((key, width), (groups, num_groups.bit_length()))
 
 
 def rank_in_run(keys: Ints) -> Ints:
@@ -90,17 +75,17 @@ def rank_in_run(keys: Ints) -> Ints:
 def overlapping_pairs(
     problem: Problem, cells: Cells, floor: float, *, by_sides: bool = False
 ) -> tuple[Ints, Ints, Doubles]:
-    """All pairs in one cell with an IoU >= floor (any overlap for floor 0): det rows, gt rows, IoU, each (S,).
+    """All pairs in one cell with an IoU >= floor (any overlap for floor 0): det rows, truth rows, IoU, each (S,).
 
-    The pairs are in the order of the det rows, then of the gt rows. by_sides is COCO's IoU: a box is x, y, width,
+    The pairs are in the order of the det rows, then of the truth rows. by_sides is COCO's IoU: a box is x, y, width,
     height, so that its right edge is the rounded x + (x2 - x), and a flagged ground truth (a crowd) is measured against
     the detection's area alone. Otherwise VOC's: the corners as given.
     """
-    count = np.bincount(cells.gt, minlength=cells.total)
+    count = np.bincount(cells.truth, minlength=cells.total)
     rows = np.flatnonzero((count > 0)[cells.det])
     cell = cells.det[rows]
     first, number = (np.cumsum(count) - count)[cell], count[cell]
-    gt_order = stable_order(cells.gt, cells.total)
+    gt_order = stable_order((cells.truth, cells.total.bit_length()))
     truths = _columns(problem.gt_boxes[gt_order], by_sides)
     crowd = problem.gt_flag[gt_order] if by_sides and problem.gt_flag.any() else None
     floor = floor or np.nextafter(0, 1)
@@ -113,23 +98,23 @@ def overlapping_pairs(
         det = _columns(np.take(problem.det_boxes, rows[start:stop], axis=0), by_sides)
         times = number[start:stop]
         owner = np.repeat(np.arange(stop - start), times)
-        gt = np.arange(len(owner))
-        gt += (first[start:stop] - (ends[start:stop] - times - (ends[start] - times[0])))[owner]
-        width = np.minimum(det[2][owner], truths[2][gt])
-        width -= np.maximum(det[0][owner], truths[0][gt])
-        height = np.minimum(det[3][owner], truths[3][gt])
-        height -= np.maximum(det[1][owner], truths[1][gt])
+        truth = np.arange(len(owner))
+        truth += (first[start:stop] - (ends[start:stop] - times - (ends[start] - times[0])))[owner]
+        width = np.minimum(det[2][owner], truths[2][truth])
+        width -= np.maximum(det[0][owner], truths[0][truth])
+        height = np.minimum(det[3][owner], truths[3][truth])
+        height -= np.maximum(det[1][owner], truths[1][truth])
         union = det[4][owner]
         area = union.copy() if crowd is not None else union
         shared = width * height
-        union += truths[4][gt]
+        union += truths[4][truth]
         union -= shared
         if crowd is not None:
-            np.copyto(union, area, where=crowd[gt])
+            np.copyto(union, area, where=crowd[truth])
         with np.errstate(divide="ignore", invalid="ignore"):
             shared /= union
         good = np.flatnonzero((shared >= floor) & (width > 0) & (height > 0))
-        found.append((rows[start:stop][owner[good]], gt_order[gt[good]], shared[good]))
+        found.append((rows[start:stop][owner[good]], gt_order[truth[good]], shared[good]))
     det_rows, gt_rows, iou = (np.concatenate(column) for column in zip(*found, strict=True))
     return det_rows, gt_rows, iou
 

@@ -114,9 +114,9 @@ def voc_evaluate(
     cells = find_cells(problem)
     with ThreadPoolExecutor(1) as pool:
         ordering = pool.submit(_ordering, problem)
-        det, gt, _ = _best(problem, cells, threshold)
+        det, truth, _ = _best(problem, cells, threshold)
     order, place = ordering.result()
-    hit, ignored = _judge(problem, gt, place[det])
+    hit, ignored = _judge(problem, truth, place[det])
     return _average(problem, order, np.sort(place[det[hit]]), np.sort(place[det[ignored]]), threshold, eleven_points)
 
 
@@ -141,12 +141,12 @@ def voc_match(
     )  # fmt: skip
     order, place = _ordering(problem)
     count = len(order)
-    det, gt, iou = _best(problem, find_cells(problem), 0.0)
+    det, truth, iou = _best(problem, find_cells(problem), 0.0)
     match = VocMatch(np.full(count, -1, np.int64), np.zeros(count), np.zeros(count, bool), np.zeros(count, bool), order)
-    match.best_gt[det], match.best_iou[det] = gt, iou
+    match.best_gt[det], match.best_iou[det] = truth, iou
     enough = iou >= threshold
-    det, gt = det[enough], gt[enough]
-    match.true_positive[det], match.ignored[det] = _judge(problem, gt, place[det])
+    det, truth = det[enough], truth[enough]
+    match.true_positive[det], match.ignored[det] = _judge(problem, truth, place[det])
     return match
 
 
@@ -159,23 +159,23 @@ def _ordering(problem: Problem) -> tuple[Ints, Ints]:
 
 
 def _best(problem: Problem, cells: Cells, floor: float) -> tuple[Ints, Ints, Doubles]:
-    """Det rows, gt rows and IoU of each detection's best ground truth, if it reaches the floor; the first wins ties."""
-    det, gt, iou = overlapping_pairs(problem, cells, floor)
+    """Det rows, truth rows and IoU of each detection's best ground truth that reaches the floor; the first wins ties."""
+    det, truth, iou = overlapping_pairs(problem, cells, floor)
     starts = np.flatnonzero(np.diff(det, prepend=-1))
     if len(starts) < len(det):
         highest = np.maximum.reduceat(iou, starts)
         best = np.flatnonzero(iou == np.repeat(highest, np.diff(starts, append=len(det))))
         first = best[np.flatnonzero(np.diff(det[best], prepend=-1))]
-        det, gt, iou = det[first], gt[first], iou[first]
-    return det, gt, iou
+        det, truth, iou = det[first], truth[first], iou[first]
+    return det, truth, iou
 
 
-def _judge(problem: Problem, gt: Ints, place: Ints) -> tuple[Mask, Mask]:
+def _judge(problem: Problem, truth: Ints, place: Ints) -> tuple[Mask, Mask]:
     """Which of the detections that went to these ground truths are true positives, which are ignored."""
-    ignored = problem.gt_flag[gt]
+    ignored = problem.gt_flag[truth]
     first = np.full(len(problem.gt_flag), np.iinfo(np.int64).max)
-    np.minimum.at(first, gt, place)
-    return (first[gt] == place) & ~ignored, ignored
+    np.minimum.at(first, truth, place)
+    return (first[truth] == place) & ~ignored, ignored
 
 
 def _average(
