@@ -169,6 +169,7 @@ def test_interval_and_p_value_are_those_of_drawn_and_swapped_pictures() -> None:
     two["det_boxes"], two["det_images"] = one["det_boxes"] + 3, one["det_images"]
     two["det_scores"] = np.round(two["det_scores"], 1)  # many ties
     one["det_scores"] = np.round(one["det_scores"], 1)
+    one["gt_difficult"] = two["gt_difficult"] = np.random.default_rng(0).random(len(one["gt_labels"])) < 0.5
     count, resamples = 20, 30
     result = versus(one, two, resamples=resamples, seed=9)
 
@@ -214,6 +215,14 @@ def test_picture_ids_may_be_large_and_differ_between_the_detectors() -> None:
         for key in ("det_images", "gt_images"):
             problem[key] = problem[key].astype(np.int64) * 2**35
     assert versus(one, two, resamples=10).to_dict() == wanted
+
+
+def test_detectors_may_come_as_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    problem = crowd_of_pictures(9, pictures=5)
+    wanted = versus(problem, problem, resamples=3).to_dict()
+    tensors = {key: torch.as_tensor(value) if key != "num_classes" else value for key, value in problem.items()}
+    assert versus(tensors, problem, resamples=3).to_dict() == wanted
 
 
 # Both
