@@ -260,28 +260,28 @@ def confusion_matrix(
     threshold, score_threshold = check_threshold(iou_threshold), finite_number("score_threshold", score_threshold)
     kept = np.flatnonzero(reaches(problem.det_scores, score_threshold))
     kept = kept[np.argsort(-problem.det_scores[kept], kind="stable")]
-    det, gt, iou = pairs_of_any_class(problem, threshold, kept)
+    det, truth, iou = pairs_of_any_class(problem, threshold, kept)
     place = np.empty(len(problem.det_scores), np.int64)
     place[kept] = np.arange(len(kept))
-    real = ~problem.gt_flag[gt]
-    order = np.lexsort((gt[real], -iou[real], place[det[real]]))
-    mate = _greedy(place[det[real]][order], gt[real][order], len(kept))
+    real = ~problem.gt_flag[truth]
+    order = np.lexsort((truth[real], -iou[real], place[det[real]]))
+    mate = _greedy(place[det[real]][order], truth[real][order], len(kept))
 
     matched, background = mate >= 0, num_classes
     excused = np.zeros(len(kept), np.bool_)
     excused[place[det[~real]]] = True
     said = problem.det_labels[kept].astype(np.int64)
-    truth = np.full(len(kept), background)
-    truth[matched] = problem.gt_labels[mate[matched]]
+    actual = np.full(len(kept), background)
+    actual[matched] = problem.gt_labels[mate[matched]]
     lost = ~problem.gt_flag
     lost[mate[matched]] = False
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(matrix, (truth[matched | ~excused], said[matched | ~excused]), 1)
+    np.add.at(matrix, (actual[matched | ~excused], said[matched | ~excused]), 1)
     matrix[:-1, background] = count_truths(problem, lost)
     return ConfusionMatrix(matrix, score_threshold, threshold)
 
 
-def _greedy(det: Ints, gt: Ints, count: int) -> Ints:
+def _greedy(det: Ints, truth: Ints, count: int) -> Ints:
     """The ground truth (-1: none) of each of `count` detections that choose in turn, of pairs sorted by turn and wish.
 
     In a round, every detection whose first wish nobody before it wants gets it; the first in turn always does.
@@ -289,12 +289,12 @@ def _greedy(det: Ints, gt: Ints, count: int) -> Ints:
     mate = np.full(count, -1)
     while len(det):
         first = np.diff(det, prepend=-1) > 0  # each detection's dearest wish of those left
-        earliest = np.full(gt.max() + 1, count)
-        np.minimum.at(earliest, gt, det)
-        sure = first & (earliest[gt] == det)
-        mate[det[sure]] = gt[sure]
+        earliest = np.full(truth.max() + 1, count)
+        np.minimum.at(earliest, truth, det)
+        sure = first & (earliest[truth] == det)
+        mate[det[sure]] = truth[sure]
         taken = np.zeros(len(earliest), np.bool_)
-        taken[gt[sure]] = True
-        left = ~taken[gt] & (mate[det] < 0)
-        det, gt = det[left], gt[left]
+        taken[truth[sure]] = True
+        left = ~taken[truth] & (mate[det] < 0)
+        det, truth = det[left], truth[left]
     return mate

@@ -94,10 +94,10 @@ def error_kinds(
     found = np.zeros(len(real), np.bool_)
     found[match.best_gt[correct]] = True
 
-    det, gt, iou = pairs_of_any_class(problem, background_iou, np.flatnonzero(counted & ~correct))
-    own = problem.det_labels[det] == problem.gt_labels[gt]
+    det, truth, iou = pairs_of_any_class(problem, background_iou, np.flatnonzero(counted & ~correct))
+    own = problem.det_labels[det] == problem.gt_labels[truth]
     (own_gt, own_iou), (other_gt, other_iou) = (
-        _best(det[part], gt[part], iou[part], len(counted)) for part in (own & real[gt], ~own & real[gt])
+        _best(det[part], truth[part], iou[part], len(counted)) for part in (own & real[truth], ~own & real[truth])
     )
     kind = np.select(
         [
@@ -203,8 +203,8 @@ def label_errors(
     used = reaches(problem.det_scores, found_score)
     missed = ~problem.gt_flag
     missed[match.best_gt[match.true_positive & used]] = False
-    det, gt, iou = pairs_of_any_class(problem, 0.0, np.flatnonzero(used), np.flatnonzero(missed))
-    gt_det, gt_iou = _best(gt, det, iou, len(missed))
+    det, truth, iou = pairs_of_any_class(problem, 0.0, np.flatnonzero(used), np.flatnonzero(missed))
+    gt_det, gt_iou = _best(truth, det, iou, len(missed))
     rows = np.flatnonzero(missed)
     rows = rows[np.argsort(gt_iou[rows], kind="stable")]
     return LabelErrors(

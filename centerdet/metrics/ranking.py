@@ -177,8 +177,8 @@ def pairs_of_any_class(
         gt_boxes=problem.gt_boxes[truths], gt_labels=np.zeros(len(truths), np.int64),
         gt_images=problem.gt_images[truths], gt_flag=np.zeros(len(truths), np.bool_), gt_area=None,
     )  # fmt: skip
-    det, gt, iou = overlapping_pairs(part, find_cells(part), floor)
-    return dets[det], truths[gt], iou
+    det, truth, iou = overlapping_pairs(part, find_cells(part), floor)
+    return dets[det], truths[truth], iou
 
 
 def reaches(scores: Array, threshold: Any) -> Mask:
