@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .pairs import stable_order
+
 __all__ = ["THRESHOLDS", "Matches", "match"]
 
 Ints = NDArray[np.int64]
@@ -106,10 +108,11 @@ def _match_hard(
     head = np.append(True, (place[1:] != place[:-1]) | (area[1:] != area[:-1]))  # a detection's list begins
     last = np.append(head[1:], True)
     mixed = np.flatnonzero(~(head & last))
-    own = np.cumsum(head)[mixed]
-    lists = np.lexsort((-truth[mixed], -iou[mixed], ~real[area[mixed], truth[mixed]], own))
+    back = mixed[::-1]  # so that the last of equals comes first
+    falling = np.float64(2).view(np.int64) - iou[back].view(np.int64)  # bits of IoUs rise with them
+    ignored, own = ~real[area[back], truth[back]], np.cumsum(head)[back]
     order = np.arange(len(truth))
-    order[mixed] = mixed[lists]
+    order[mixed] = back[stable_order((falling, 64), (ignored, 1), (own, len(truth).bit_length()))]
     truth, level = truth[order], level[order]
     slot = (area * len(rows) + slot_of[truth]) * len(THRESHOLDS)
     free = crowd[truth]

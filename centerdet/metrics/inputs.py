@@ -83,9 +83,10 @@ class Problem:
 
 def check_threshold(iou_threshold: float) -> float:
     """An IoU threshold in (0, 1] as a float."""
-    if isinstance(iou_threshold, bool | np.bool_ | str) or not 0 < iou_threshold <= 1:
-        raise DataError(f"iou_threshold: want a number in (0, 1], got {iou_threshold!r}")
-    return float(iou_threshold)
+    number = isinstance(iou_threshold, int | float | np.number) and not isinstance(iou_threshold, bool)
+    if number and 0 < iou_threshold <= 1:
+        return float(iou_threshold)
+    raise DataError(f"iou_threshold: want a number in (0, 1], got {iou_threshold!r}")
 
 
 def _count(name: str, value: int) -> int:

@@ -48,7 +48,7 @@ def stable_order(*keys: tuple[NDArray[Any], int]) -> Ints:
     order = np.arange(len(keys[0][0]))
     for key, bits in keys:
         for shift in range(0, bits, 16):
-            digit = ((key >> shift) & 0xFFFF).astype(np.uint16 if bits - shift > 8 else np.uint8)
+            digit = (key >> shift).astype(np.uint16 if bits - shift > 8 else np.uint8)  # the lowest bits
             order = order[np.argsort(digit[order], kind="stable")]
     return order
 

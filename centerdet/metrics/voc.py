@@ -159,7 +159,7 @@ def _ordering(problem: Problem) -> tuple[Ints, Ints]:
 
 
 def _best(problem: Problem, cells: Cells, floor: float) -> tuple[Ints, Ints, Doubles]:
-    """Det rows, truth rows and IoU of each detection's best ground truth that reaches the floor; the first wins ties."""
+    """Det rows, truth rows and IoU of the best ground truth of each detection, at least floor; the first of equals."""
     det, truth, iou = overlapping_pairs(problem, cells, floor)
     starts = np.flatnonzero(np.diff(det, prepend=-1))
     if len(starts) < len(det):
