@@ -19,7 +19,9 @@ SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 MODULES = ["centerdet", *sorted(found.name for found in pkgutil.walk_packages(centerdet.__path__, "centerdet."))]
 MODULES.remove("centerdet.__main__")
 
-LONG: dict[str, str] = {}
+LONG = {
+    "centerdet/training.py": "the knobs, the loop and its states belong together, read from top to bottom",
+}
 """Files beyond 300 lines, each with its reason."""
 
 FOLDERS = (".ci", "centerdet", "docs", "scripts", "tests", "weights")
@@ -131,7 +133,7 @@ def test_importing_only_defines() -> None:
 def test_names_are_spelt_out() -> None:
     banned = {"base", "common", "core", "helper", "helpers", "lib", "manager", "meta", "misc", "tools", "util", "utils"}
     assert [name(path) for path in PACKAGE + SCRIPTS if path.stem in banned or path.parent.name in banned] == []
-    short = {"gt", "helper", "hm", "ind", "manager", "meta", "misc", "reg", "wh"}
+    short = {"helper", "hm", "ind", "manager", "meta", "misc", "reg", "wh"}
     for _, at, node in nodes(PACKAGE + SCRIPTS):
         words = {getattr(node, field, None) for field in ("arg", "name")}
         words |= {node.id} if isinstance(node, ast.Name) else set()
