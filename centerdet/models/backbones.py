@@ -260,4 +260,5 @@ def _load(model: nn.Module, state: State) -> LoadReport:
     if not matching:
         raise WeightsError(f"weights: not one of the file's {len(state)} keys fits the model's {len(own)}")
     model.load_state_dict(matching, strict=False)
-    return LoadReport(tuple(matching), tuple(own.keys() - matching.keys()), tuple(state.keys() - matching.keys()))
+    missing, unexpected = ([key for key in keys if key not in matching] for keys in (own, state))
+    return LoadReport(tuple(matching), tuple(missing), tuple(unexpected))
