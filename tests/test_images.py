@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, features
@@ -193,7 +193,7 @@ def test_truncated_files_are_errors_that_name_the_file(kind: str, tmp_path: Path
 def test_damaged_files_never_raise_anything_else(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     contents = [_encode(Image.fromarray(_photo()), kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")]
-    for number in range(300):
+    for number in range(120):
         damaged = np.frombuffer(contents[number % len(contents)], np.uint8).copy()
         places = generator.integers(0, min(len(damaged), 600), 6)
         damaged[places] = generator.integers(0, 256, 6)
@@ -327,6 +327,7 @@ def test_threads_may_load_at_once(tmp_path: Path) -> None:
     assert not wrong
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.integers(1, 8000),
     st.integers(1, 8000),
