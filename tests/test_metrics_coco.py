@@ -161,8 +161,11 @@ def test_limits_are_for_a_class_and_picture() -> None:
     assert checked(problem, (1, 10, 101)).recall[0, 0, ALL] == 1
     moved = {**problem, "det_images": [0] * 90 + [1] * 10 + [0] * 50, "gt_images": [0]}
     assert checked(moved).recall[0, 0, ALL] == 1
-    labelled = {**problem, "det_labels": [0] * 90 + [1] * 60, "num_classes": 2}
-    checked(labelled)
+    two = {**problem, "det_labels": [0] * 120 + [1] * 30, "gt_labels": [1], "num_classes": 2}
+    assert checked(two).recall[0, 1, ALL] == 1
+    spans = [(1000, 1010)] * 75 + [(0, 10)] + [(1000, 1010)] * 74
+    both = {**problem, "det_boxes": line(*spans), "det_images": [0] * 75 + [1] * 75, "gt_images": [1]}
+    assert checked(both, (1, 10, 60)).recall[0, 0, ALL] == 1
 
 
 def test_limits_of_ones_own() -> None:
@@ -192,6 +195,14 @@ def test_little_or_nothing(dets: Any, truths: Any, crowd: int) -> None:
     if not truths or crowd:
         assert (result.stats == -1).all()
         assert np.isnan(result.ap[0])
+
+
+def test_recalls_are_compared_as_floats() -> None:
+    """Of 25 objects, 7 are 0.28, but 0.28 * 25 is above 7; of 20, 19 are below linspace's 0.95, and 0.95 * 20 is 19."""
+    for count in (20, 25, 50, 100):
+        spans, pictures = [(0, 10), (50, 60)] * count, np.repeat(np.arange(count), 2)  # a true one, a false one
+        problem = case(spans, np.linspace(1, 0, 2 * count), spans[::2], det_images=pictures)
+        checked({**problem, "gt_images": np.arange(count)})
 
 
 def test_chains_of_displaced_detections() -> None:

@@ -95,6 +95,24 @@ def test_equal_scores_go_by_row_whatever_the_picture() -> None:
     assert voc_evaluate(**first_wrong).ap[0] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.0, -0.0, 0.0, 0.5, -0.5],
+        [-0.5, 0.25, -0.75, 0.5, -0.25],
+        [0.0, -0.0, 0.0, 1 / 3, -1 / 3],
+        [1 / 3, np.nextafter(1 / 3, 1), 1 / 3, -1e300, 1e300],
+        [-1e-320, -0.0, 1e-320, 5e-324, 0.0],
+        [3.0, 2**24 + 1.0, 2.0**24, -7.0, 3.0],
+    ],
+)
+def test_any_scores_fall_in_the_order(scores: Any) -> None:
+    """Zero has no sign, negative ones rise towards zero, and no two doubles are the same."""
+    for values in (np.array(scores), np.array(scores[::-1])):
+        order = voc_match(**case([(0, 1)] * 5, values, [])).order.tolist()
+        assert order == sorted(range(5), key=lambda row: -values[row])
+
+
 def test_equal_ious_go_to_the_first_ground_truth() -> None:
     problem = case([(0, 10)], [0.5], [(-2, 8), (2, 12)], gt_difficult=[0, 1])
     assert voc_match(**problem).best_gt.tolist() == [0]
@@ -109,6 +127,8 @@ def test_an_iou_of_exactly_the_threshold_counts() -> None:
     assert voc_evaluate(**case([(0, 10)], [0.5], [(0, 5)])).ap[0] == 1
     assert voc_evaluate(**case([(0, 10)], [0.5], [(0, np.nextafter(5, 0))])).ap[0] == 0
     assert voc_evaluate(**case([(0, 10)], [0.5], [(0, 10)]), iou_threshold=1).ap[0] == 1
+    assert voc_evaluate(**case([(0, 10)], [0.5], [(0, 4)]), iou_threshold=0.4).ap[0] == 1
+    assert voc_evaluate(**case([(0, 10)], [0.5], [(0, 5)]), iou_threshold=0.6).ap[0] == 0
 
 
 def test_difficult_ones_are_neither_and_take_any_number() -> None:
@@ -163,7 +183,7 @@ def test_classes_without_ground_truth_are_left_out_of_the_mean() -> None:
     problem = case([(0, 10), (0, 10)], [0.9, 0.8], [(0, 10)], det_labels=[0, 2], num_classes=4)
     result = voc_evaluate(**problem)
     np.testing.assert_array_equal(result.ap, [1, np.nan, np.nan, np.nan])
-    assert (result.mean_ap, result.mean_ap_11pt) == (1, sum([1 / 11] * 11))
+    assert (result.mean_ap, result.mean_ap_11pt) == (1, np.cumsum([1 / 11] * 11)[-1])
 
 
 def test_both_grids_of_eleven_points() -> None:

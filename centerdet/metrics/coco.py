@@ -203,12 +203,8 @@ def _summarise(
     for a, (inside, running) in enumerate(insides):
         correct, inner = real[a, matches.truth], inside[matches.place]
         use = np.flatnonzero(correct | inner)
-        place, label, bits = (
-            matches.place[use],
-            problem.gt_labels[matches.truth[use]].astype(np.int64),
-            matches.bits[a, use],
-        )
-        correct, inner = correct[use], inner[use]
+        place, bits, correct, inner = matches.place[use], matches.bits[a, use], correct[use], inner[use]
+        label = problem.gt_labels[matches.truth[use]].astype(np.int64)
         # All detections of the range are false positives but the matched ones; of these, real matches are true.
         counted = running[place + 1] - running[edges[label]]
         change = correct.astype(np.int64) - inner

@@ -16,7 +16,7 @@ __all__ = ["Cells", "find_cells", "overlapping_pairs", "rank_in_run", "score_ord
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
-CHUNK = 1 << 14  # pairs at a time: their columns stay in the second-level cache
+CHUNK = 1 << 15  # pairs at a time: their columns stay in the second-level cache
 
 
 class Cells(NamedTuple):
@@ -104,10 +104,9 @@ def overlapping_pairs(
         width -= np.maximum(det[0][owner], truths[0][truth])
         height = np.minimum(det[3][owner], truths[3][truth])
         height -= np.maximum(det[1][owner], truths[1][truth])
-        union = det[4][owner]
-        area = union.copy() if crowd is not None else union
         shared = width * height
-        union += truths[4][truth]
+        area = det[4][owner]
+        union = area + truths[4][truth]
         union -= shared
         if crowd is not None:
             np.copyto(union, area, where=crowd[truth])

@@ -202,7 +202,7 @@ def _average(
             reached = np.searchsorted(recall[part], np.arange(0, 1.1, 0.1))
         else:
             reached = np.searchsorted(10 * true[part], np.arange(11) * positive[c])
-        ap_11pt[c] = sum((envelope[reached[reached < len(envelope)]] / 11).tolist())
+        ap_11pt[c] = np.cumsum(envelope[reached[reached < len(envelope)]] / 11)[-1]  # one by one, as the devkit adds
     curve = VocCurve(recall, precision, problem.det_scores[order[hits]].astype(np.float64))
     return VocResult(
         ap, ap_11pt, positive, mean_over(ap), mean_over(ap_11pt), threshold, eleven_points, (starts, curve)
