@@ -19,8 +19,9 @@ from . import images
 from .checkpoint import read_tensors, write_tensors
 from .codec import decode
 from .detections import Detections
-from .errors import WeightsError
+from .errors import CenterdetError, WeightsError
 from .models import Network
+from .sources import Sources, open_sources
 
 __all__ = ["SHIPPED", "Detector", "weights_path"]
 
@@ -90,13 +91,26 @@ class Detector:
         whole = 32 if self.device.type == "cuda" else 1  # a CPU gains nothing from larger batches
         for picture in pictures:
             image = images.load(picture, color=color)
-            geometry = images.Geometry(*image.shape[:2], self.size)
+            geometry = images.Geometry(image.shape[0], image.shape[1], self.size)
             source = str(picture) if isinstance(picture, str | Path) else None
             waiting.append((geometry.forward_image(image), geometry, source))
             if len(waiting) == whole:
                 found += self._detect(waiting, score_threshold)
                 waiting = []
         return found + self._detect(waiting, score_threshold)
+
+    def stream(
+        self, source: Sources, *, score_threshold: float = 0.3, color: str = "rgb", allow_urls: bool = False
+    ) -> Iterator[tuple[str, Detections | CenterdetError]]:
+        """(where, detections) of each picture of a folder, glob, list, video, webcam number or URL: `open_sources`.
+
+        Pictures are decoded ahead in the background, in constant memory; a broken one is yielded as its error.
+        """
+        for where, picture in open_sources(source, color=color, allow_urls=allow_urls):
+            if isinstance(picture, CenterdetError):
+                yield where, picture
+            else:
+                yield where, self.predict(picture, score_threshold=score_threshold)
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs (B, size, size, 3) to boxes (B, K, 4) px of the input, scores (B, K) and labels (B, K)."""

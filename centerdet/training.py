@@ -21,13 +21,12 @@ from .codec import encode
 from .data.augment import Augment
 from .data.formats import read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
-from .data.sample import DataSet
 from .detector import Detector, save_weights, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
 from .evaluation import Evaluation, evaluate
 from .files import write_whole
 from .losses import detection_loss
-from .models import Network
+from .models import Network, Outputs
 
 __all__ = ["Progress", "TrainConfig", "train"]
 
@@ -54,7 +53,12 @@ class TrainConfig:
 
     epochs: Annotated[float, "passes through the training pictures"] = 60.0
     batch: Annotated[int, "pictures a step"] = 16
-    sizes: Annotated[tuple[int, ...], "input px, each for an equal share of the steps; small is fast"] = (192, 256, 320, 320)
+    sizes: Annotated[tuple[int, ...], "input px, each for an equal share of the steps; small is fast"] = (
+        192,
+        256,
+        320,
+        320,
+    )
     optimizer: Annotated[str, "'adamw', 'adam', or 'sgd' (with momentum)"] = "adamw"
     lr: Annotated[float, "of neck and heads"] = 2.5e-3
     backbone_lr: Annotated[float, "of the backbone: it knows much already"] = 1e-3
@@ -81,9 +85,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         ranges = {
-            "epochs": (0, math.inf), "batch": (1, 65536), "lr": (0, 100), "backbone_lr": (0, 100), "ema": (0, 1), "mosaic": (0, 1),
-            "plain_end": (0, 1), "balance": (0, 4), "colour": (0, 1), "aspect": (1, 10), "save": (1, math.inf), "validate": (1, math.inf),
-        }  # fmt: skip
+            **dict.fromkeys(("ema", "mosaic", "plain_end", "colour"), (0, 1)),
+            **dict.fromkeys(("batch", "validate", "save", "aspect"), (1, math.inf)),
+            **dict.fromkeys(("epochs", "lr", "backbone_lr", "balance"), (0, math.inf)),
+        }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: want {low} to {high}, got {getattr(self, name)}")
@@ -99,8 +104,11 @@ class TrainConfig:
         for name in options:
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                raise ConfigError(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else f" of {', '.join(known)}"))
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+                raise ConfigError(
+                    f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else f" of {', '.join(known)}")
+                )
+        values: dict[str, Any] = {key: _row(value) for key, value in options.items()}
+        return cls(**values)
 
     @property
     def model(self) -> dict[str, Any]:
@@ -141,7 +149,10 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
     val = read_dataset(config.data, config.val, names=dataset.names) if config.val else None
     out.mkdir(parents=True, exist_ok=True)
     pictures = TrainingPictures(
-        dataset, Augment(config.zoom, config.aspect, config.colour), keep_size=max(config.sizes) * 5 // 4, keep=config.keep
+        dataset,
+        Augment(config.zoom, config.aspect, config.colour),
+        keep_size=max(config.sizes) * 5 // 4,
+        keep=config.keep,
     )
     steps = max(1, round(config.epochs * len(dataset) / config.batch))
 
@@ -169,7 +180,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
     stopped = config.patience > 0 and waited >= config.patience
 
     loader = training_loader(
-        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed, first=first, last=first if stopped else steps,
+        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed,
+        first=first, last=first if stopped else steps,
         size_at=size_at, mosaic_at=mosaic_at, workers=config.workers, pin=device.type == "cuda",
     )  # fmt: skip
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -183,14 +195,18 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
         size = size_at(step)
         with torch.no_grad():
             targets = encode(
-                *tensors[1:], batch=config.batch, num_classes=len(dataset.names), grid=size // config.stride, stride=config.stride
+                *tensors[1:],
+                batch=config.batch,
+                num_classes=len(dataset.names),
+                grid=size // config.stride,
+                stride=config.stride,
             )
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            outputs = network(tensors[0])
-        heatmap, box = detection_loss(*outputs, targets, config.stride)
+            outputs: Outputs = network(tensors[0])
+        heatmap, box = detection_loss(outputs.heatmap, outputs.distances, targets, config.stride)
         loss = heatmap + box
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         if not torch.isfinite(loss + norm):
             shown = {str(dataset.samples[i].path) for draw in loader.batch_sampler.at(step) for i in draw.samples}  # type: ignore[union-attr]
@@ -200,7 +216,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
             )
         optimizer.step()
         # Early weights are far from the final ones: the average forgets faster while it is young.
-        averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))
+        averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
         averaged.update_parameters(network)
 
         done = step + 1
@@ -260,13 +276,19 @@ def _start_from(network: Network, path: Path, names: Sequence[str]) -> None:
         last = f"heatmap_head.{len(network.heatmap_head) - 1}."
         tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
         own = {key: value for key, value in own.items() if not key.startswith(last)}
-    wrong = [key for key in own.keys() | tensors.keys() if key not in own or key not in tensors or own[key].shape != tensors[key].shape]
+    wrong = [
+        key
+        for key in own.keys() | tensors.keys()
+        if key not in own or key not in tensors or own[key].shape != tensors[key].shape
+    ]
     if wrong:
         raise WeightsError(f"{path}: made for another network: {len(wrong)} tensors do not fit, such as {min(wrong)}")
     network.load_state_dict(tensors, strict=False)
 
 
-def _detector(averaged: AveragedModel, config: TrainConfig, names: Sequence[str], size: int, device: torch.device) -> Detector:
+def _detector(
+    averaged: AveragedModel, config: TrainConfig, names: Sequence[str], size: int, device: torch.device
+) -> Detector:
     network = Network(len(names), **config.model)
     network.load_state_dict(averaged.module.state_dict())
     return Detector(network, names, size, device=device)
@@ -277,7 +299,14 @@ def _save(path: Path, averaged: AveragedModel, config: TrainConfig, names: Seque
 
 
 def _save_state(
-    out: Path, step: int, network: Network, averaged: AveragedModel, optimizer: torch.optim.Optimizer, config: TrainConfig, best: float, waited: int
+    out: Path,
+    step: int,
+    network: Network,
+    averaged: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    best: float,
+    waited: int,
 ) -> None:
     """Write all that the next step depends on, then forget older states."""
     state = optimizer.state_dict()
@@ -286,14 +315,21 @@ def _save_state(
     for index, values in state["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
     write_tensors(
-        out / f"state-{step:08d}.safetensors", tensors, {"step": step, "best": best, "waited": waited, "config": asdict(config)}
+        out / f"state-{step:08d}.safetensors",
+        tensors,
+        {"step": step, "best": best, "waited": waited, "config": asdict(config)},
     )
     for old in sorted(out.glob("state-*.safetensors"))[:-KEPT_STATES]:
         old.unlink()
 
 
 def _resume(
-    states: list[Path], network: Network, averaged: AveragedModel, optimizer: torch.optim.Optimizer, out: Path, config: TrainConfig
+    states: list[Path],
+    network: Network,
+    averaged: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    out: Path,
+    config: TrainConfig,
 ) -> tuple[int, float, int]:
     """Load the newest whole state: its step, the best validation, and how many have passed since."""
     problems = []
@@ -304,8 +340,11 @@ def _resume(
             problems.append(str(error))
             continue
         before, now = dict(held["config"], out=""), dict(asdict(config), out="")
-        if changed := [key for key in now if _plain(before.get(key)) != _plain(now[key])]:
-            raise ConfigError(f"{changed[0]}: {path} was trained with {before.get(changed[0])}, now {now[changed[0]]}: resume with the same options")
+        if changed := [key for key in now if _row(before.get(key)) != _row(now[key])]:
+            raise ConfigError(
+                f"{changed[0]}: {path} was trained with {before.get(changed[0])}, now {now[changed[0]]}: "
+                "resume with the same options"
+            )
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, name = key.split(".", 1)
@@ -325,8 +364,9 @@ def _resume(
     raise ConfigError(f"resume: no whole training state in {out}" + "".join(f"; {problem}" for problem in problems))
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | list) else value
+def _row(value: Any) -> Any:
+    """JSON and the command line know lists only; an empty word among their items says nothing."""
+    return tuple(item for item in value if item != "") if isinstance(value, tuple | list) else value
 
 
 def _cut_log(path: Path, step: int) -> None:
@@ -336,7 +376,9 @@ def _cut_log(path: Path, step: int) -> None:
         write_whole(path, b"".join(rows[:1] + [row for row in rows[1:] if int(row.split(b",")[0]) <= step]))
 
 
-def _log(path: Path, step: int, size: int, heatmap: float, box: float, lr: float, validation: Evaluation | None) -> None:
+def _log(
+    path: Path, step: int, size: int, heatmap: float, box: float, lr: float, validation: Evaluation | None
+) -> None:
     new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="") as file:
         writer = csv.writer(file)

@@ -45,7 +45,8 @@ def main(
 def _draw(logs: list[Path], out: Path) -> None:
     from matplotlib.figure import Figure
 
-    axes = Figure(figsize=(8, 4), layout="constrained").subplots()
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
     start = 0
     for path in logs:
         rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -62,7 +63,7 @@ def _draw(logs: list[Path], out: Path) -> None:
         axes.axvline(start, color="0.8", linewidth=0.8)
     axes.set(xlabel="step", ylabel="loss (mean of 10 lines of the log)", ylim=(0, None))
     axes.legend()
-    axes.figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=110)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main(
     resume: bool = False,
 ) -> None:
     """Train one phase and put its weights into weights/."""
-    before = {} if phase == 1 else {"start": str(out / f"phase{phase - 1}" / "final.safetensors")}
+    before = "" if phase == 1 else str(out / f"phase{phase - 1}" / "final.safetensors")
     config = TrainConfig(
         data=data,
         out=str(out / f"phase{phase}"),
@@ -38,7 +38,7 @@ def main(
         val=(),
         seed=seed,
         threads=threads,
-        **before,
+        start=before,
         **PHASES[phase],
     )
     follow(config, resume=resume)

@@ -26,7 +26,7 @@ SHAPE_NAMES = ("circle", "square", "triangle", "star", "cross")
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
-LEAST_SEEN = 0.6
+LEAST_SEEN = 0.7
 """Share of every shape that those drawn over it and the picture's border must leave to be seen."""
 
 
@@ -130,7 +130,7 @@ OUTLINES: dict[str, Points] = {
 
 def _place(generator: Generator, outline: Points, height: int, width: int, size: int) -> tuple[NDArray[np.bool_], int]:
     """A shape somewhere in the picture, small ones more often: its mask, and its area as if nothing cut it off."""
-    radius = size * 0.035 * (0.3 / 0.035) ** generator.random() ** 1.3
+    radius = size * 0.05 * 6 ** generator.random()
     stretch = np.exp(generator.uniform(-0.25, 0.25))
     turn = generator.uniform(0, 2 * np.pi)
     rotate = np.asarray([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

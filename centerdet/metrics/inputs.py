@@ -83,7 +83,8 @@ class Problem:
 
 def check_threshold(iou_threshold: float) -> float:
     """An IoU threshold in (0, 1] as a float."""
-    number = isinstance(iou_threshold, int | float | np.number) and not isinstance(iou_threshold, bool)
+    given: object = iou_threshold
+    number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
     if number and 0 < iou_threshold <= 1:
         return float(iou_threshold)
     raise DataError(f"iou_threshold: want a number in (0, 1], got {iou_threshold!r}")
