@@ -21,7 +21,7 @@ from .detections import Detections
 from .errors import DataError
 from .files import write_whole
 from .metrics import CocoResult, VocResult, coco_evaluate, voc_evaluate
-from .metrics.diagnose import OperatingPoints, SizeAP, ap_by_size, operating_points
+from .metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
 from .metrics.mistakes import ErrorKinds, error_kinds, label_errors
 from .metrics.protocols import Step, from_voc_to_coco
 from .metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
@@ -115,6 +115,10 @@ class Evaluation:
         """Precision, recall, F1 and false positives per picture at a score, and at the best F1 of each class."""
         return operating_points(**self._arrays(), score_threshold=score_threshold, num_images=self.pictures)
 
+    def confusion_matrix(self, score_threshold: float = 0.3) -> ConfusionMatrix:
+        """Which class was taken for which, with a row and a column for the background."""
+        return confusion_matrix(**self._arrays(), score_threshold=score_threshold)
+
     def error_kinds(self) -> ErrorKinds:
         """What goes wrong, and what each kind costs."""
         return error_kinds(**self._arrays())
@@ -175,8 +179,8 @@ class Evaluation:
         }
         if details:
             named = [{**one._asdict(), "picture": str(one.picture)} for one in self.suspects()]
-            found = (self.by_size(), self.operating_points(), self.error_kinds(), self.bootstrap())
-            names = ("by_size", "operating_points", "error_kinds", "bootstrap")
+            names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
+            found = [getattr(self, name)() for name in names]
             plain |= {name: _renamed(one.to_dict()) for name, one in zip(names, found, strict=True)}
             plain |= {"suspects": named, "coco": self.coco().to_dict()}
         if rules:

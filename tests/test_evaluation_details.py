@@ -108,6 +108,9 @@ def test_everything_else_is_json_too(tmp_path: Path) -> None:
     plain = json.loads(json.dumps(result.to_dict(details=True, rules=True, against=result), allow_nan=False))
     assert plain["bootstrap"]["mean voc-area"]["estimate"] == pytest.approx(result.voc.mean_ap)
     assert plain["error_kinds"]["mean voc-area"] == pytest.approx(result.voc.mean_ap)
+    matrix = np.asarray(plain["confusion_matrix"]["matrix"])
+    assert matrix.shape == (len(result.names) + 1,) * 2
+    assert matrix[:-1].sum() == result.voc.num_positive.sum()
     assert len(plain["by_size"]["voc-area"]) == 3
     assert plain["operating_points"]["num_images"] == 12
     assert plain["coco"]["stats"]["AP50"] == result.coco().stats[1]

@@ -191,6 +191,18 @@ def _show_details(result: Evaluation) -> None:
         "all: one score for all classes",
     )  # fmt: skip
 
+    confusion = result.confusion_matrix()
+    counts, names = confusion.matrix.copy(), (*result.names, "background")
+    np.fill_diagonal(counts, 0)
+    frequent = np.argsort(-counts, axis=None, kind="stable")[:SUSPECTS]
+    pairs = [divmod(int(place), len(names)) for place in frequent if counts.flat[place]]
+    _show(
+        "Most frequent confusions",
+        ("it is", "taken for", "times"),
+        [(names[truth], names[said], str(counts[truth, said])) for truth, said in pairs],
+        f"at a score of {confusion.score_threshold:g}; background: missed, or nothing there; all of it in --json",
+    )
+
     kinds = result.error_kinds()
     rows = list(zip(kinds.kinds, map(str, kinds.count.sum(1).tolist()), _percents(kinds.mean_cost), strict=True))
     special = _percents([kinds.mean_false_positive_cost, kinds.mean_false_negative_cost])
