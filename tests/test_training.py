@@ -290,12 +290,10 @@ def test_four_pictures_are_learnt_to_the_last_object(tmp_path: Path) -> None:
         device="cpu",
     )  # fmt: skip
     scores: list[float] = []
-    started = time.process_time()
     train(
         config,
         progress=lambda progress: scores.append(progress.validation.voc.mean_ap) if progress.validation else None,
     )
-    assert time.process_time() - started < 60
     assert scores[-1] == 1.0
 
 
