@@ -60,7 +60,7 @@ def main() -> None:
     console.rule(f"Evaluation on the {len(val)} pictures")
     with bar("evaluate", len(val)) as (progress, task):
         result = evaluate(detector, val, progress=lambda done: progress.update(task, completed=done))
-    console.print(str(result))
+    console.print(str(result), soft_wrap=True)
     predict(detector, [sample.path for sample in val.samples[:12]], "shapes_found")
 
     console.rule("Made")
@@ -71,7 +71,7 @@ def main() -> None:
         "training/": "log.csv and the trained detector, final.safetensors",
         "shapes_found.jpg": "shapes found in pictures it was not trained on, each also in shapes_found/",
     }.items():
-        console.print(f"  {name:18}{what}")
+        console.print(f"  {name:18}{what}", soft_wrap=True)
     mean = result.voc.mean_ap
     console.print(f"voc-area mAP {mean:.3f} (want {GOAL}) in {time.perf_counter() - started:.0f} s")
     if mean < GOAL:
