@@ -4,7 +4,6 @@ Each phase begins from the averaged weights of the one before and is one command
 The same commands serve a GPU. Nothing here is tuned to the number of pictures: phases are counted in epochs.
 """
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from centerdet import TrainConfig
 from centerdet.cli.train import follow
+from centerdet.files import write_whole
 
 NAME = "voc_efficientnet_lite0.safetensors"
 PHASES: dict[int, dict[str, Any]] = {
@@ -23,7 +23,7 @@ PHASES: dict[int, dict[str, Any]] = {
 def main(
     phase: int,
     data: Annotated[str, typer.Option(help="VOCdevkit folder")],
-    train: Annotated[tuple[str, ...], typer.Option(help="splits to train on")] = ("2007:train", "2012:extra"),
+    train: Annotated[list[str], typer.Option(help="split to train on; again for more")] = ["2007:train", "2012:extra"],  # noqa: B006
     out: Annotated[Path, typer.Option(help="folder of the runs, one below it for each phase")] = Path("runs/voc"),
     seed: int = 0,
     threads: Annotated[int, typer.Option(help="of torch")] = 2,
@@ -34,7 +34,7 @@ def main(
     config = TrainConfig(
         data=data,
         out=str(out / f"phase{phase}"),
-        train=train,
+        train=tuple(train),
         val=(),
         seed=seed,
         threads=threads,
@@ -42,7 +42,7 @@ def main(
         **PHASES[phase],
     )
     follow(config, resume=resume)
-    shutil.copyfile(Path(config.out, "final.safetensors"), Path(__file__).parents[1] / "weights" / NAME)
+    write_whole(Path(__file__).parents[1] / "weights" / NAME, Path(config.out, "final.safetensors").read_bytes())
 
 
 if __name__ == "__main__":
