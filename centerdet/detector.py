@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from . import images
+from .boxes import clip
 from .checkpoint import read_tensors, write_tensors
 from .codec import decode
 from .detections import Detections
@@ -129,9 +130,7 @@ class Detector:
             good = scores >= threshold
             boxes, scores, labels = boxes[good], scores[good], labels[good]
             keep = batched_nms(boxes, scores, labels, self.nms_iou)[:MAX_DETECTIONS]
-            inverse = geometry.inverse(boxes[keep].cpu().numpy())
-            limits = np.array([geometry.width, geometry.height] * 2, np.float32)
-            inverse = np.clip(inverse, 0, limits)
+            inverse = clip(geometry.inverse(boxes[keep].cpu().numpy()), geometry.height, geometry.width)
             inverse[:, 2:] = np.maximum(inverse[:, 2:], inverse[:, :2])
             found.append(
                 Detections(

@@ -219,7 +219,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
         averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
         averaged.update_parameters(network)
 
-        done = step + 1
+        done, lr = step + 1, optimizer.param_groups[-1]["lr"]
         drawn += config.batch
         validation = None
         if val is not None and (done % between == 0 or done == steps):
@@ -230,13 +230,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Callable[[Prog
                 best, waited = validation.voc.mean_ap, 0
                 _save(out / "best.safetensors", averaged, config, dataset.names, size, done)
         if done % 10 == 0 or validation or done == steps:
-            _log(out / "log.csv", done, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"], validation)
+            _log(out / "log.csv", done, size, heatmap.item(), box.item(), lr, validation)
         if done % config.save == 0 or done == steps or validation:
             _save_state(out, done, network, averaged, optimizer, config, best, waited)
         if progress:
             report = Progress(
-                done, steps, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
-                drawn / (time.perf_counter() - clock), validation,
+                done, steps, size, heatmap.item(), box.item(), lr, drawn / (time.perf_counter() - clock), validation,
             )  # fmt: skip
             progress(report)
         if config.patience and waited >= config.patience:
