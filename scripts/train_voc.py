@@ -16,7 +16,7 @@ from centerdet.files import write_whole
 NAME = "voc_efficientnet_lite0.safetensors"
 PHASES: dict[int, dict[str, Any]] = {
     1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
-    2: {"epochs": 7, "sizes": (320,), "lr": 1e-3, "backbone_lr": 4e-4, "plain_end": 0.3},
+    2: {"epochs": 28, "sizes": (256, 320, 320), "lr": 2e-3, "backbone_lr": 8e-4},
 }
 
 
