@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test soak clean
+.PHONY: help install run check test soak docs clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -30,8 +30,11 @@ test: check  ## check, then the fast tests
 soak: $(STAMP)  ## the slow tests
 	$(BIN)/python -m pytest -m soak
 
+docs: $(STAMP)  ## build the site of documentation into site/ (Python >= 3.11)
+	$(BIN)/zensical build --strict
+
 clean:  ## remove what building and testing left, but not .venv and runs
-	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .cache build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find centerdet scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
