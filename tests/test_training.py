@@ -5,6 +5,7 @@ import math
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,17 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import MODEL, tiny_config, tiny_network
 from torch import Tensor
 
+from centerdet import images
 from centerdet.checkpoint import read_tensors
+from centerdet.data.formats import read_dataset
+from centerdet.data.loader import TrainingPictures, picture_weights, training_loader
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector, save_weights
 from centerdet.errors import CenterdetError, ConfigError, WeightsError
 from centerdet.models import Network
-from centerdet.training import Progress, TrainConfig, train
+from centerdet.training import Progress, TrainConfig, _augment, train
 
 STEPS = 6
 
@@ -111,7 +116,8 @@ def test_a_damaged_newest_state_is_passed_over_with_a_message(
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     newest.write_bytes({"cut": content[:middle], "flip": flipped, "empty": b""}[damage])
     (out / "final.safetensors").unlink()
-    train(tiny_config(data, out), resume=True)
+    with pytest.warns(UserWarning, match=r"resumed at step 4: .*state-00000006"):
+        train(tiny_config(data, out), resume=True)
     _check_same(run, out)
     _check_same(run, out, newest.name)
     message = (out / "resumed.txt").read_text()
@@ -154,6 +160,92 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(data: Path,
         train(tiny_config(data, run, lr=0.5), resume=True)
     with pytest.raises(ConfigError, match=r"batch: .* was trained with 2, now 3"):
         train(tiny_config(data, run, batch=3), resume=True)
+
+
+def test_what_the_weights_do_not_follow_from_may_change_on_resume(data: Path, run: Path, tmp_path: Path) -> None:
+    out = _copy(run, tmp_path / "moved")
+    (out / "state-00000006.safetensors").unlink()
+    changes: dict[str, Any] = {"workers": 1, "keep": False, "save": 1, "validate": 3, "patience": 2}
+    train(tiny_config(data, out, **changes), resume=True)
+    _check_same(run, out)
+    assert _states(out) == ["state-00000005.safetensors", "state-00000006.safetensors"]
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_the_step_and_saves_it(data: Path, run: Path, tmp_path: Path) -> None:
+    def press(progress: Progress) -> None:
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)  # in the handler, or in step 4 once it is entered
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(data, out, save=100), progress=press)
+    assert _states(out) == ["state-00000004.safetensors"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(tiny_config(data, out), resume=True)
+    _check_same(run, out)
+    _check_same(run, out, "state-00000006.safetensors")
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_whole_files(data: Path, run: Path, tmp_path: Path) -> None:
+    def press(progress: Progress) -> None:
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(data, out), progress=press)
+    assert sorted(path.name for path in out.iterdir()) == ["state-00000002.safetensors"]
+    (out / ".0123.part").write_bytes(b"half")
+    train(tiny_config(data, out), resume=True)
+    _check_same(run, out)
+    assert not list(out.glob(".*"))
+
+
+def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, tmp_path: Path) -> None:
+    def press(progress: Progress) -> None:
+        if progress.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    notices: list[str] = []
+    config = tiny_config(data, tmp_path / "run", val=("val",), batch=6, epochs=3, validate=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=press, notice=notices.append)
+    assert len(notices) == 1 and "the validation is finished first" in notices[0]
+    assert _states(tmp_path / "run") == ["state-00000002.safetensors"]
+    assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+# --- the pictures -------------------------------------------------------------------------------------------------
+
+
+def test_without_augmentation_pictures_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
+    dataset = read_dataset(data, ["train"])
+    config = tiny_config(data, tmp_path, augment="none", balance=0)
+    pictures = TrainingPictures(dataset, _augment(config), keep_size=1000)
+    loader = training_loader(
+        pictures, picture_weights(dataset, 0), batch=len(dataset), seed=0, first=0, last=1,
+        size_at=lambda step: 96, mosaic_at=lambda step: 0.0, workers=0, pin=False,
+    )  # fmt: skip
+    batch = next(iter(loader))
+    wanted = {}
+    for sample in dataset.samples:
+        image = images.load(sample.path)
+        geometry = images.Geometry(*image.shape[:2], 96)
+        wanted[geometry.forward_image(image).tobytes()] = geometry.forward(sample.boxes)
+    for number, picture in enumerate(batch.pictures):
+        boxes = wanted.pop(picture.permute(1, 2, 0).numpy().tobytes())
+        np.testing.assert_allclose(batch.boxes[batch.images == number], boxes, atol=1e-4)
+    assert wanted == {}  # each once
+    train(config)
+    plain = tiny_config(
+        data, tmp_path / "plain", augment="none", balance=0, mosaic=1.0, zoom=(0.3, 3.0), aspect=2.0, colour=1.0
+    )
+    train(plain)
+    _check_same(tmp_path, tmp_path / "plain")
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -214,30 +306,15 @@ def test_validation_keeps_the_best_and_stops_early(data: Path, tmp_path: Path) -
     for step, score in found:
         assert rows[step]["voc_area"] == f"{score:.4f}" and rows[step]["voc07_11pt"]
     assert read_tensors(out / "best.safetensors")[1]["step"] == found[scores.index(max(scores))][0]
+    _, fields = read_tensors(out / "final.safetensors")
+    assert fields["step"] == found[-1][0] < 20
     again: list[tuple[int, float]] = []
     train(config, resume=True, progress=lambda progress: again.append((progress.step, 0.0)))
     assert again == []  # what has stopped early does not go on
+    assert read_tensors(out / "final.safetensors")[1]["step"] == found[-1][0]
 
 
 # --- what cannot be -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"bacth": 3}, "bacth: no such option; did you mean batch"),
-        ({"learning": 3}, "learning: no such option"),
-        ({"batch": 0}, "batch: want 1 to .*, got 0"),
-        ({"lr": math.nan}, "lr: want 0 to .*, got nan"),
-        ({"ema": 1.5}, "ema: want 0 to 1, got 1.5"),
-        ({"sizes": (100,)}, "sizes: want multiples of 32 px"),
-        ({"sizes": ()}, "sizes: want multiples of 32 px"),
-        ({"optimizer": "adamm"}, "optimizer: want"),
-    ],
-)
-def test_options_that_cannot_be_are_errors(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TrainConfig.of(data="data", out="out", **options)
 
 
 @pytest.mark.parametrize("changes", [{"backbone": "resnet19"}, {"freeze": 20}, {"backbone_weights": "none.pth"}])
@@ -308,7 +385,8 @@ train(config, resume=any(Path(sys.argv[2]).glob("state-*")), progress=lambda pro
 
 
 @pytest.mark.soak
-def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["kill", "ctrl-c", "ctrl-c twice"])
+def test_a_run_stopped_at_random_moments_ends_like_an_undisturbed_one(data: Path, tmp_path: Path, how: str) -> None:
     def start(out: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", RUN, str(data), str(out)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
@@ -318,7 +396,10 @@ def test_a_run_killed_at_random_moments_ends_like_an_undisturbed_one(data: Path,
         for number, _ in enumerate(process.stdout):
             if stop(number):
                 time.sleep(draw.random() * 0.5)  # anywhere in what comes next: a step, or the writing of a state
-                process.kill()
+                process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
+                if how == "ctrl-c twice":
+                    time.sleep(draw.random() * 0.1)
+                    process.send_signal(signal.SIGINT)
         process.wait()
         process.stdout.close()
 

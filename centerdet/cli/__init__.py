@@ -1,32 +1,33 @@
 """The command line: `centerdet train | evaluate | predict | check | convert | split | download`.
 
-Exit codes: 0 done, 1 failed (with what, where and why on stderr), 2 wrong usage. Options of `train` are made from the
-fields of `TrainConfig`.
+Exit codes: 0 done, 1 failed (with what, where and why on stderr), 2 wrong usage, 130 stopped by Ctrl-C. A command's
+module is imported when it is called for, so that `centerdet --help` and the shell's completion are quick.
 """
 
 import os
 import platform
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import CenterdetError
-from .data import check, convert, download, split
-from .evaluate import evaluate
-from .predict import predict
 from .show import errors
-from .train import train
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="centerdet",
-    help="One-stage, anchor-free object detection.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for command in (train, evaluate, predict, check, convert, split, download):
-    app.command()(command)
+COMMANDS = {
+    "train": ("train", "Train a detector on your own pictures."),
+    "evaluate": ("evaluate", "Print AP by both VOC protocols, and what lies behind it."),
+    "predict": ("predict", "Find objects in pictures."),
+    "check": ("data", "Say everything that is wrong with a data set."),
+    "convert": ("data", "Write a data set in another format."),
+    "split": ("data", "Take a data set apart."),
+    "download": ("data", "Fetch VOC from its home."),
+}
+"""For each command the module that holds its function, and its line in the overview."""
 
 # glibc's malloc gives large blocks back and asks for them anew in every training step, and each page is then zeroed
 # again; told before the program starts to keep them, a step takes about a tenth less.
@@ -38,12 +39,37 @@ MALLOC = {
 }
 
 
+class Commands(TyperGroup):
+    """Knows every command by name and line, and loads the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Its name, itself, and the words that are left."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            loaded.command(name)(getattr(import_module(f".{COMMANDS[name][0]}", __name__), name))
+            command = typer.main.get_command(loaded)
+        return name, command, rest
+
+
+app = typer.Typer(
+    name="centerdet",
+    cls=Commands,
+    help="One-stage, anchor-free object detection.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for _name, (_, _line) in COMMANDS.items():
+    app.command(_name, help=_line)(lambda: None)
+
+
 def main() -> None:
     """The `centerdet` program."""
     if sys.argv[1:2] == ["train"] and platform.libc_ver()[0] == "glibc" and not MALLOC.keys() & os.environ.keys():
         os.execve(sys.executable, [sys.executable, "-m", "centerdet", *sys.argv[1:]], {**os.environ, **MALLOC})
     try:
-        app()
-    except CenterdetError as error:
+        app(prog_name="centerdet")
+    except (CenterdetError, OSError) as error:
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

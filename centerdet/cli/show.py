@@ -13,8 +13,8 @@ errors = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def bar(what: str, total: int, quiet: bool = False) -> Iterator[tuple[Progress, TaskID]]:
+def bar(what: str, total: int, quiet: bool = False, *, eta: bool = True) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:
+    with Progress(*columns[: 4 if eta else 3], console=errors, disable=quiet or not errors.is_terminal) as progress:
         yield progress, progress.add_task(what, total=total)

@@ -1,72 +1,135 @@
 """`centerdet train`: its options are the fields of `TrainConfig`."""
 
 import inspect
+import json
+import shlex
+import sys
 from dataclasses import MISSING, fields
+from datetime import timedelta
+from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from ..training import Progress, TrainConfig
-from ..training import train as run
+from ..config import PRESETS, TrainConfig
+from ..errors import ConfigError
+from ..files import write_whole
 from .show import bar, console, errors
+
+if TYPE_CHECKING:
+    from ..training import Progress
 
 __all__ = ["follow", "train"]
 
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+PANELS = {"data": "Data", "backbone": "Network", "epochs": "Schedule", "augment": "Augmentation", "validate": "Run"}
+"""The fields that begin a part of the help."""
+PRESET = "starting points for " + "; ".join(
+    f"{count:,} pictures ({name}): "
+    + (", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults shown here")
+    for name, (count, values) in PRESETS.items()
+)
 
-def train(resume: bool, quiet: bool, **options: Any) -> None:
-    """Train a detector on your own pictures; data in VOC, COCO or YOLO format."""
-    config = TrainConfig.of(**options)
+
+def train(
+    ctx: typer.Context,
+    preset: Annotated[
+        Literal["small", "medium", "large", "auto"],
+        typer.Option(help=PRESET + ". auto: the nearest to yours. Options win over it", rich_help_panel="Schedule"),
+    ] = "medium",
+    resume: Annotated[bool, typer.Option("--resume", help="go on exactly from the newest state in --out")] = False,
+    json_file: Annotated[
+        str, typer.Option("--json", help="write what came out as JSON; '-': print it and nothing else")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+    **options: Any,
+) -> None:
+    """Train a detector on your own pictures; data in VOC, COCO or YOLO format.
+
+    Ctrl-C saves the state, says how to go on and exits with 130; a second one stops at once.
+    """
+    given = {name: value for name, value in options.items() if ctx.get_parameter_source(name).name != "DEFAULT"}  # type: ignore[union-attr]
+    try:
+        config = TrainConfig.of(preset=preset, **given)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    if preset == "auto" and not quiet:
+        rows = ((field.name, getattr(config, field.name), field.default) for field in fields(config))
+        chosen = [f"{name} {value}" for name, value, default in rows if value != default and name not in given]
+        errors.print(f"preset: {', '.join(chosen) or 'the defaults'}", markup=False, soft_wrap=True)
     follow(config, resume=resume, quiet=quiet)
-    console.print(f"{config.out}/final.safetensors" + (f", {config.out}/best.safetensors" if config.val else ""))
+    made = [path for name in ("final", "best") if (path := Path(config.out, f"{name}.safetensors")).is_file()]
+    text = json.dumps({path.stem: _describe(path) for path in made}, indent=1)
+    if json_file not in ("", "-"):
+        write_whole(json_file, text.encode())
+    console.print(text if json_file == "-" else ", ".join(map(str, made)), markup=False, soft_wrap=True)
+
+
+def _describe(weights: Path) -> dict[str, Any]:
+    from ..checkpoint import read_tensors
+
+    held = read_tensors(weights)[1]
+    return {"weights": str(weights), **{key: held.get(key) for key in ("step", "size", "names", "voc-area")}}
 
 
 def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> None:
     """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
-    with bar("train", 1, quiet) as (progress, task):
+    from ..training import train as run
 
-        def show(now: Progress) -> None:
+    with bar("train", 1, quiet, eta=False) as (progress, task):
+
+        def show(now: "Progress") -> None:
             text = (
-                f"{now.size} px  heatmap {now.heatmap_loss:.2f}  box {now.box_loss:.2f}  "
-                f"lr {now.lr:.1e}  {now.images_per_second:.0f} pictures/s"
+                f"{now.size} px  heatmap {now.heatmap_loss:.2f}  box {now.box_loss:.2f}  lr {now.lr:.1e}  "
+                f"{now.images_per_second:.0f} pictures/s  eta {timedelta(seconds=round(now.eta))}"
             )
             progress.update(task, total=now.steps, completed=now.step, description=text)
             if progress.disable and not quiet and (now.step % 50 == 0 or now.step == now.steps):
-                errors.print(f"step {now.step}/{now.steps}  {text}")
+                errors.print(f"step {now.step}/{now.steps}  {text}", soft_wrap=True)
             if now.validation and not quiet:
                 area, eleven = 100 * now.validation.voc.mean_ap, 100 * now.validation.voc.mean_ap_11pt
                 errors.print(f"step {now.step}: voc-area {area:.1f}, voc07-11pt {eleven:.1f}")
 
+        def notice(text: str) -> None:
+            errors.print(f"warning: {text}", markup=False, soft_wrap=True)
+
         try:
-            run(config, resume=resume, progress=show)
+            run(config, resume=resume, progress=show, notice=notice)
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(f"stopped; the same command with --resume goes on from the newest state in {config.out}")
-            raise typer.Exit(1) from None
+            errors.print(_how_to_go_on(config), markup=False, soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _how_to_go_on(config: TrainConfig) -> str:
+    from ..states import find_states
+
+    if not (states := find_states(config.out)):
+        return "stopped before the first state was saved"
+    program = Path(sys.argv[0])
+    words = ["centerdet"] if program.stem in ("centerdet", "__main__") else ["python", str(program)]
+    words += [*sys.argv[1:], *["--resume"] * ("--resume" not in sys.argv)]
+    return f"stopped; the training is kept in {states[-1]}. To go on:\n{shlex.join(words)}"
 
 
 def _options() -> list[inspect.Parameter]:
     """A keyword parameter for each field of the config, with its help, as typer reads them from a signature."""
     hints = get_type_hints(TrainConfig, include_extras=True)
-    rows: list[tuple[str, Any, Any, str]] = []
+    parameters, panel = [], ""
     for field in fields(TrainConfig):
         kind, text = get_args(hints[field.name])
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         if get_origin(kind) is tuple and get_args(kind)[1] is ...:  # a row of any length: the option again and again
             kind, default = GenericAlias(list, get_args(kind)[:1]), list(getattr(TrainConfig, field.name))
-        rows.append((field.name, kind, default, text))
-    rows.append(("resume", bool, False, "go on from the newest state in --out"))
-    rows.append(("quiet", bool, False, "print no progress"))
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, typer.Option(*_flags(name, default), help=text)],
+        panel = PANELS.get(field.name, panel)
+        option = typer.Option(*_flags(field.name, default), help=text, rich_help_panel=panel)
+        parameters.append(
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+            )
         )
-        for name, kind, default, text in rows
-    ]
-    return sorted(parameters, key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    return parameters
 
 
 def _flags(name: str, default: object) -> tuple[str, ...]:
@@ -74,4 +137,7 @@ def _flags(name: str, default: object) -> tuple[str, ...]:
     return (f"{flag}/--no-{flag[2:]}",) if default is True else (flag,)
 
 
-train.__signature__ = inspect.Signature(_options())  # type: ignore[attr-defined]
+_context, *_own = list(inspect.signature(train).parameters.values())[:-1]
+train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_context, *_options(), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in _own)]
+)
