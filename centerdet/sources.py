@@ -107,7 +107,7 @@ class _Plan:
             return [partial(_read_webcam, source)]
         if isinstance(source, str) and source.startswith(("http://", "https://")):
             if not self.allow_urls:
-                raise ConfigError(f"{source}: URLs are fetched with allow_urls=True only")
+                raise ConfigError(f"{source}: URLs are fetched with allow_urls=True (--allow-urls) only")
             return [partial(self._fetch, source)]
         if isinstance(source, str | Path):
             return [self._open(path) for path in _list_files(str(source))]

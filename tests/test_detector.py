@@ -2,7 +2,11 @@
 
 import io
 import os
+import threading
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +18,7 @@ from tiny import NAMES, tiny_detector
 
 from centerdet import Detections, Detector
 from centerdet.boxes import area, iou_matrix
-from centerdet.errors import ImageError
+from centerdet.errors import ConfigError, DataError, ImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -135,6 +139,115 @@ def test_bad_pictures_are_errors(detector: Detector, tmp_path: Path) -> None:
     text.write_text("not a picture")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         detector.predict_batch([_photo(), text])
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_thresholds_outside_of_scores_are_refused(detector: Detector, threshold: float) -> None:
+    for call in (detector.predict_batch, detector.stream):
+        with pytest.raises(ConfigError, match="score_threshold: want 0 to 1"):
+            call([], score_threshold=threshold)  # type: ignore[operator]
+
+
+def test_a_stream_gives_what_single_calls_give_and_errors_in_their_places(detector: Detector, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        Image.fromarray(_photo(40, 60, number)).save(path)
+    for number in (0, 2, 4):
+        paths[number].write_bytes(paths[number].read_bytes()[:100])
+    found = list(detector.stream(tmp_path, score_threshold=0))
+    assert [where for where, _ in found] == list(map(str, paths))
+    for number, (path, (_, one)) in enumerate(zip(paths, found, strict=True)):
+        if number % 2:
+            assert isinstance(one, Detections)
+            _check_same(one, detector.predict(path, score_threshold=0))
+            assert one.source == str(path)
+        else:
+            assert isinstance(one, ImageError)
+    (where, picture, one), *_ = detector.stream_pictures([_photo()])
+    assert where == "picture 0" and isinstance(one, Detections) and one.source is None
+    assert np.array_equal(picture, _photo())
+
+
+def test_sources_that_cannot_be_meant_are_raised_before_the_first_picture(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no pictures"):
+        detector.stream(tmp_path)
+    with pytest.raises(ConfigError, match="allow_urls"):
+        detector.stream("http://127.0.0.1/a.jpg")
+
+
+def test_views_go_through_the_network_together(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    hook = detector.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    pictures: list[Any] = [_photo(seed=seed) for seed in range(5)]
+    pictures.insert(2, b"broken")
+    single = [one for _, one in detector.stream(pictures)]
+    monkeypatch.setattr(detector, "_together", 3)  # as with CUDA
+    together = [one for _, one in detector.stream(pictures)]
+    hook.remove()
+    assert sizes == [1, 1, 1, 1, 1, 3, 2]
+    assert isinstance(single[2], ImageError) and isinstance(together[2], ImageError)
+    for one, other in zip(single, together, strict=True):
+        if isinstance(one, Detections) and isinstance(other, Detections):
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+
+
+def _endless(taken: list[int]) -> Iterator[Pixels]:
+    while True:
+        taken.append(1)
+        yield _photo(seed=len(taken) % 8)
+
+
+def test_a_stream_is_read_little_ahead_and_ends_with_its_reader(detector: Detector) -> None:
+    taken: list[int] = []
+    for number, _ in enumerate(detector.stream(_endless(taken))):
+        assert len(taken) <= number + 6  # four decoded, one in the network
+        if number == 10:
+            break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("centerdet-sources")]
+
+
+def test_threads_are_limited_while_predicting_and_put_back() -> None:
+    limited = Detector(tiny_detector().network, NAMES, 64, device="cpu", threads=1)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    seen: list[tuple[int, int]] = []
+
+    def note(*_: object) -> None:
+        seen.append((torch.get_num_threads(), cv2.getNumThreads()))
+        if len(seen) == 2:
+            raise KeyError("on purpose")
+
+    limited.network.register_forward_pre_hook(note)
+    try:
+        torch.set_num_threads(3)
+        cv2.setNumThreads(2)
+        limited.predict(_photo())
+        with pytest.raises(KeyError, match="on purpose"):
+            limited.predict(_photo())
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 2)
+        callers = [threading.Thread(target=limited.predict_batch, args=([_photo()] * 5,)) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert seen == [(1, 1)] * 22
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+    with pytest.raises(ConfigError, match="threads"):
+        Detector(limited.network, NAMES, 64, device="cpu", threads=0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("tile", [None, 200])
+def test_a_long_stream_does_not_grow_the_process(detector: Detector, tile: int | None) -> None:
+    psutil = pytest.importorskip("psutil")
+    process, resident = psutil.Process(os.getpid()), []
+    stream = detector.stream((_photo(400, 600, seed % 8) for seed in range(10**9)), tile=tile)
+    for number, _ in enumerate(islice(stream, 1000)):
+        if number in (200, 999):
+            resident.append(process.memory_info().rss)
+    assert resident[1] - resident[0] < 8 * 2**20
 
 
 @pytest.mark.soak
