@@ -1,50 +1,145 @@
-"""`centerdet predict`: boxes drawn into copies of pictures, or as JSON."""
+"""`centerdet predict`: `Detector.stream` over whatever holds pictures, to boxes drawn into copies, JSON, or lines."""
 
 import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..detector import Detector
-from ..errors import CenterdetError
-from .show import bar, console, errors
+from ..errors import CenterdetError, DataError, ImageError
+from .show import console, errors
 
 __all__ = ["predict"]
 
 
 def predict(
     weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
-    pictures: Annotated[list[str], typer.Argument(help="picture files")],
-    out: Annotated[Path | None, typer.Option(help="folder for copies of the pictures with their boxes drawn")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a picture")] = False,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores lower")] = 0.3,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="picture, folder, 'glob', video, webcam number, or URL with --allow-urls"
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="folder for JPEG copies with boxes: NAME.jpg; of a video or webcam NAME/000000.jpg, ...; "
+            "a name that is taken by another source gets a number",
+        ),
+    ] = None,
+    json_file: Annotated[
+        str,
+        typer.Option(
+            "--json",
+            help="write JSON Lines, a line a picture with source, height, width and objects, or source and error; "
+            "the file appears when all is done; '-': print them and nothing else",
+        ),
+    ] = "",
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", "--score", min=0, max=1, help="leave out what scores lower")
+    ] = 0.3,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=32, help="also look at square tiles of this side, px: small objects, large pictures"),
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too")] = 0.2,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; left out: PyTorch decides")] = None,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
 ) -> None:
-    """Find objects in pictures. A broken picture is reported and the rest goes on; the exit code is then 1."""
-    detector = Detector.load(weights, device=device or None)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-    broken = 0
-    with bar("predict", len(pictures), quiet) as (progress, task):
-        for picture in pictures:
-            try:
-                found = detector.predict(picture, score_threshold=score_threshold)
-                if out:
-                    found.plot(out / f"{Path(picture).stem}.jpg")
-            except CenterdetError as error:
-                broken += 1
-                errors.print(f"error: {error}", markup=False)
-                continue
-            finally:
-                progress.advance(task)
-            if as_json:
-                console.print(json.dumps({"picture": picture, **found.to_dict()}), markup=False, soft_wrap=True)
-            elif not quiet:
-                shown = ", ".join(
-                    f"{found.names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)
-                )
-                console.print(f"{picture}: {shown or 'nothing'}", markup=False, soft_wrap=True)
-    if broken:
-        raise typer.Exit(1)
+    """Find objects in pictures, folders and videos.
+
+    A broken picture is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
+    """
+    detector = Detector.load(weights, device=device or None, threads=threads)
+    stream = detector.stream_pictures(
+        [int(source) if source.isdecimal() and not Path(source).exists() else source for source in sources],
+        score_threshold=score_threshold, allow_urls=allow_urls, tile=tile, overlap=overlap,
+    )  # fmt: skip
+    place = _places(out)
+    done = objects = broken = 0
+    stopped = False
+    with _open_lines(json_file) as write, _progress(quiet) as advance:
+        try:
+            for where, picture, found in stream:
+                try:
+                    if isinstance(found, CenterdetError):
+                        raise found
+                    if out:
+                        found.plot(place(where), picture)
+                except ImageError as error:
+                    broken += 1
+                    errors.print(f"error: {error}", markup=False, emoji=False, soft_wrap=True)
+                    write({"source": where, "error": str(error)})
+                else:
+                    objects += len(found)
+                    write({**found.to_dict(), "source": where})
+                    if not quiet and json_file != "-":
+                        shown = ", ".join(f"{one.name} {one.score:.2f}" for one in found)
+                        console.out(f"{where}: {shown or 'nothing'}".encode(errors="replace").decode())
+                done += 1
+                advance()
+        except KeyboardInterrupt:
+            stopped = True
+    if not quiet:
+        errors.print(f"{done} pictures, {objects} objects, {broken} broken{', stopped' * stopped}")
+    if broken or stopped:
+        raise typer.Exit(130 if stopped else 1)
+
+
+def _places(out: Path | None) -> Callable[[str], Path]:
+    """A function from a picture's or frame's `where` to its copy; sources of one name don't overwrite each other."""
+    names: dict[str, str] = {}
+    taken = set()
+
+    def place(where: str) -> Path:
+        frame = re.fullmatch(r"(.+) frame (\d+)", where)
+        source = frame[1] if frame else where
+        if source not in names:
+            path = urlsplit(source).path if source.startswith(("http://", "https://")) else source
+            stem = Path(path).stem[:100] or "picture"
+            several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
+            names[source] = next(name for name in several if name.casefold() not in taken)
+            taken.add(names[source].casefold())
+        name = f"{names[source]}/{frame[2]:>06}.jpg" if frame else f"{names[source]}.jpg"
+        copy = Path(out or "", name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        return copy
+
+    return place
+
+
+@contextmanager
+def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """A function that writes a JSON line: to stdout, or to a file that appears, whole, at the end."""
+    if name in ("", "-"):
+        yield lambda fields: console.out(json.dumps(fields)) if name else None
+        return
+    part = Path(name).with_name(f".{Path(name).name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield lambda fields: file.write(json.dumps(fields) + "\n")
+        part.replace(name)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[], None]]:
+    """A function to call after each picture; how many there will be, nobody knows."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
+    shown = errors.is_terminal and not quiet
+    with Progress(*columns, console=errors, disable=not shown, transient=True) as progress:
+        task = progress.add_task("predict", total=None)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,190 @@
+"""`centerdet predict` on real files: every source, what is written where, and what broken ones leave behind."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import MODEL, NAMES, tiny_detector
+from typer.testing import CliRunner, Result
+
+from centerdet.cli import app
+from centerdet.detector import Detector, save_weights
+from centerdet.errors import CenterdetError, ConfigError, DataError
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, tiny_detector().network.state_dict(), MODEL, NAMES, 64)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three pictures and a broken one."""
+    root = tmp_path / "naïve pictures"
+    root.mkdir()
+    for number in (1, 2, 10):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 60, 3), np.uint8)
+        Image.fromarray(noise).save(root / f"{number}.png")
+    (root / "9.jpg").write_bytes((root / "1.png").read_bytes()[:200])
+    return root
+
+
+def call(weights: Path, *words: object, threshold: float = 0.01) -> Result:
+    arguments = ["predict", "--score", str(threshold), str(weights), *map(str, words)]
+    return runner.invoke(app, arguments, catch_exceptions=False)
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_with_a_broken_picture(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    result = call(weights, pictures, "--out", tmp_path / "found", "--json", tmp_path / "found.jsonl")
+    assert result.exit_code == 1
+    assert "9.jpg: broken" in result.stderr and "4 pictures" in result.stderr and "1 broken" in result.stderr
+    assert files(tmp_path / "found") == ["1.jpg", "10.jpg", "2.jpg"]
+    with Image.open(tmp_path / "found" / "1.jpg") as drawn:
+        assert drawn.size == (60, 40)
+    rows = lines((tmp_path / "found.jsonl").read_text())
+    assert [row["source"] for row in rows] == [str(pictures / name) for name in ("1.png", "2.png", "9.jpg", "10.png")]
+    assert "broken" in str(rows[2]["error"])
+    detector = Detector.load(weights, device="cpu")
+    assert rows[0] == detector.predict(pictures / "1.png", score_threshold=0.01).to_dict()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_printed(weights: Path, pictures: Path) -> None:
+    result = call(weights, f"{pictures}/1*.png")
+    assert result.exit_code == 0
+    shown = result.stdout.splitlines()
+    assert shown[0].startswith(f"{pictures}/1.png: ") and any(name in shown[0] for name in NAMES)
+    assert len(shown) == 2
+    assert call(weights, pictures / "1.png", threshold=1).stdout == f"{pictures}/1.png: nothing\n"
+    quiet = call(weights, pictures / "1.png", "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    (row,) = lines(call(weights, pictures / "1.png", "--json", "-", "--threads", 1).stdout)
+    assert row["height"] == 40 and row["objects"]
+
+
+def test_names_are_shown_as_they_are(weights: Path, pictures: Path) -> None:
+    odd = pictures / "[bold] :car: \udcff.png"  # markup, an emoji's name, a byte that is no UTF-8
+    (pictures / "1.png").rename(odd)
+    result = call(weights, odd, "--json", "-")
+    assert lines(result.stdout)[0]["source"] == str(odd)
+    assert call(weights, odd).stdout.startswith(f"{pictures}/[bold] :car: ?.png: ")
+    odd.write_bytes(b"broken")
+    assert "[bold] :car: " in call(weights, odd).stderr
+
+
+def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("1.bmp", "1_2.bmp"):
+        Image.new("RGB", (30, 20)).save(tmp_path / "more" / name)
+    result = call(weights, pictures / "1.png", tmp_path / "more", "--out", tmp_path / "found")
+    assert result.exit_code == 0
+    assert files(tmp_path / "found") == ["1.jpg", "1_2.jpg", "1_2_2.jpg"]
+
+
+def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for noise in np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    Image.new("RGB", (30, 20)).save(tmp_path / "clip.png")
+    result = call(weights, path, tmp_path / "clip.png", "--out", tmp_path / "found")
+    assert result.exit_code == 0
+    frames = [f"clip/{number:06}.jpg" for number in range(12)]
+    assert files(tmp_path / "found") == [*frames, "clip_2.jpg"]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = call(weights, path, "--out", tmp_path / "some")
+    assert result.exit_code == 1
+    assert "clip.mkv: " in result.stderr
+    made = files(tmp_path / "some")
+    assert 0 < len(made) < 12 and made == frames[: len(made)]
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["{}/empty"], DataError, "holds no pictures"),
+        (["{}/1.png", "{}/*.gif"], DataError, "no file fits"),
+        (["{}/1.png", "http://127.0.0.1:9/cat.jpg"], ConfigError, "--allow-urls"),
+        (["{}/1.png", "--json", "{}/none/found.jsonl"], DataError, "found.jsonl: cannot be written"),
+    ],
+)
+def test_what_cannot_be_meant_leaves_nothing(
+    weights: Path, pictures: Path, words: list[str], error: type[CenterdetError], message: str
+) -> None:
+    (pictures / "empty").mkdir()
+    with pytest.raises(error, match=message):
+        call(weights, *(word.format(pictures) for word in words), "--out", pictures / "found")
+    assert not (pictures / "found").exists()
+
+
+def test_a_webcam_that_is_not_there(weights: Path) -> None:
+    result = call(weights, 97)
+    assert result.exit_code == 1
+    assert "webcam 97: gives no picture" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--tile", 5], ["--overlap", 2], ["--threads", 0], ["--score-threshold", 7]])
+def test_wrong_usage(weights: Path, words: list[object]) -> None:
+    assert call(weights, "a.png", *words).exit_code == 2
+
+
+def test_tiles(weights: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (row,) = lines(call(weights, tmp_path / "a.png", "--json", "-", "--tile", 64, "--overlap", 0.5).stdout)
+    detector = Detector.load(weights, device="cpu")
+    assert row == detector.predict(tmp_path / "a.png", score_threshold=0.01, tile=64, overlap=0.5).to_dict()
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """A picture at /cat.png, a text at every other address."""
+
+    content = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.content if self.path.startswith("/cat.png") else b"no picture")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(pictures: Path) -> Iterator[str]:
+    handler = type("Handler", (_Server,), {"content": (pictures / "1.png").read_bytes()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as playing:
+        thread = threading.Thread(target=playing.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{playing.server_address[1]}"
+        playing.shutdown()
+        thread.join()
+
+
+def test_urls(weights: Path, server: str, tmp_path: Path) -> None:
+    urls = [f"{server}/cat.png?of=a/b", f"{server}/text", f"{server}/cat.png"]
+    result = call(weights, *urls, "--allow-urls", "--out", tmp_path / "found")
+    assert result.exit_code == 1
+    assert f"{server}/text: " in result.stderr
+    assert files(tmp_path / "found") == ["cat.jpg", "cat_2.jpg"]
