@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Evaluation:
     Attributes:
         voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the pictures.
         results: the detections. truth: the objects, see `ground_truth`.
-        score_threshold: what scored lower was left out; 0: nothing was.
+        score_threshold: what scored lower was left out; 0: nothing was. tile: side in px of tiles, if any.
     """
 
     voc: VocResult
@@ -71,6 +71,7 @@ class Evaluation:
     results: Results
     truth: dict[str, NDArray[Any]]
     score_threshold: float = 0.0
+    tile: int | None = None
 
     @property
     def pictures(self) -> int:
@@ -83,6 +84,7 @@ class Evaluation:
         most = int(np.bincount(self.results.images).max(initial=0))
         limit = f"at most {USUAL_LIMIT}" if most <= USUAL_LIMIT else f"up to {most}"
         threshold = f"score threshold {self.score_threshold:g}" if self.score_threshold > 0 else "no score threshold"
+        threshold += f", with tiles of {self.tile} px" if self.tile else ""
         return (
             f"{self.pictures} pictures, {limit} detections each, {threshold}; IoU >= {self.voc.iou_threshold:g}, "
             "best object taken or not, difficult ignored; voc-area: area under the curve (devkit of 2010 on), "
@@ -231,6 +233,8 @@ def evaluate(
     *,
     score_threshold: float = 0.0,
     progress: Callable[[int], None] | None = None,
+    tile: int | None = None,
+    overlap: float = 0.2,
 ) -> Evaluation:
     """Predict every picture of the data set and evaluate; `progress` is called with the number done."""
     if tuple(dataset.names) != detector.names:
@@ -238,10 +242,10 @@ def evaluate(
     found: list[Detections] = []
     for start in range(0, len(dataset), 32):
         paths = [sample.path for sample in dataset.samples[start : start + 32]]
-        found += detector.predict_batch(paths, score_threshold=score_threshold)
+        found += detector.predict_batch(paths, score_threshold=score_threshold, tile=tile, overlap=overlap)
         if progress:
             progress(len(found))
-    return evaluate_detections(found, dataset, score_threshold=score_threshold)
+    return replace(evaluate_detections(found, dataset, score_threshold=score_threshold), tile=tile)
 
 
 def evaluate_detections(
@@ -293,6 +297,4 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {NAMES.get(key, key): _renamed(one) for key, one in value.items()}
-    return value
+    return {NAMES.get(key, key): _renamed(one) for key, one in value.items()} if isinstance(value, dict) else value

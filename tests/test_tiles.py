@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tiny import tiny_detector, tiny_network
 from torch import Tensor
 
-from centerdet import Detections, Detector, TrainConfig, train
+from centerdet import Detections, Detector, TrainConfig, evaluate, train
 from centerdet.boxes import iou_matrix
+from centerdet.data.sample import DataSet, Sample
 from centerdet.data.shapes import SHAPE_NAMES, draw_scene, write_shapes
 from centerdet.errors import ConfigError
 from centerdet.tiles import MARGIN, cut, is_cut
@@ -141,6 +142,18 @@ def test_a_batch_and_a_stream_of_tiled_pictures_are_single_calls(tmp_path: Path)
     single = [detector.predict(picture, tile=64, overlap=0.4) for picture in pictures]
     assert detector.predict_batch(pictures, tile=64, overlap=0.4) == single
     assert [found for _, found in detector.stream(pictures, tile=64, overlap=0.4)] == single
+
+
+def test_evaluation_with_tiles_says_so(tmp_path: Path) -> None:
+    samples = []
+    for seed in range(2):
+        boxes, path = _scatter((300, 200), 12, seed), tmp_path / f"{seed}.png"
+        cv2.imwrite(str(path), _paint((300, 200), boxes)[..., ::-1])
+        samples.append(Sample(path, boxes.astype(np.float64), np.zeros(len(boxes), np.int64)))
+    dataset = DataSet(samples, ("red",))
+    plain, tiled = evaluate(RedFinder(), dataset), evaluate(RedFinder(), dataset, tile=64, overlap=0.3)
+    assert (plain.voc.mean_ap, tiled.voc.mean_ap) == (0, 1)
+    assert "with tiles of 64 px" in tiled.protocol and "tile" not in plain.protocol
 
 
 @pytest.mark.parametrize("options", [{"tile": 31}, {"tile": -64}, {"overlap": 0.95}, {"overlap": -0.1}])
