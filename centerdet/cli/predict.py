@@ -24,7 +24,7 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="picture, folder, 'glob', video, webcam number, or URL with --allow-urls"
+            metavar="SOURCE", help="picture, folder, 'glob', video, webcam number, or URL with --allow-urls"
         ),
     ],
     out: Annotated[
