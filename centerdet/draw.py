@@ -7,6 +7,7 @@ RGB uint8 (H, W, 3); none is changed in place.
 import colorsys
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from .errors import ConfigError, ImageError
 from .files import write_whole
 from .images import Source, load
 
-__all__ = ["color_of", "crop", "draw", "plot"]
+__all__ = ["color_of", "crop", "draw", "draw_boxes", "file_format", "letters", "plot", "write_image"]
 
 Color = tuple[int, int, int]
 Span = tuple[int, int, int, int]  # left, top, right, bottom, whole pixels, half-open
@@ -35,22 +36,38 @@ LINE, TEXT = 1 / 250, 1 / 38
 def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
     """A copy of the picture that `found` was found in, with its boxes, names and scores; the best are on top."""
     _check_size(image, found)
+    colors = [color_of(label) for label in found.labels.tolist()]
+    return draw_boxes(image, found.boxes, [f"{one.name} {one.score:.2f}" for one in found], colors)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating],
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    dashed: Sequence[bool] | None = None,
+) -> NDArray[np.uint8]:
+    """A copy of the picture with boxes (N, 4), a label and a colour each; the first are on top."""
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     line = max(1, round(side * LINE))
-    font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(side * TEXT))))
-    spans = _to_spans(found)
-    for (left, top, right, bottom), label in reversed(list(zip(spans, found.labels.tolist(), strict=True))):
+    font = letters(side * TEXT)
+    spans = _to_spans(boxes, (canvas.height, canvas.width))
+    for span, color, broken in reversed(list(zip(spans, colors, dashed or [False] * len(spans), strict=True))):
+        left, top, right, bottom = span
         width = min(line, 1 + min(right - left, bottom - top) // 8)  # a small object stays visible
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=color_of(label), width=width)
+        if broken:
+            _dash(pen, span, color, width)
+        else:
+            pen.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
     taken: list[Span] = []
-    texts = []
-    for one, span in zip(found, spans, strict=True):
-        text, place = _place(f"{one.name} {one.score:.2f}", span, font, canvas.size, taken)
+    labels = []
+    for text, span, color in zip(texts, spans, colors, strict=True):
+        text, place = _place(text, span, font, canvas.size, taken)
         taken.append(place)
-        texts.append((text, place, color_of(one.label)))
-    for text, (left, top, right, bottom), color in reversed(texts):
+        labels.append((text, place, color))
+    for text, (left, top, right, bottom), color in reversed(labels):
         pen.rectangle((left, top, right - 1, bottom - 1), fill=color)
         pen.text((left + _pad(font), top), text, _ink(color), font, anchor="la")
     return np.array(canvas)
@@ -60,25 +77,43 @@ def plot(
     found: Detections, out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
 ) -> NDArray[np.uint8]:
     """`draw` on any kind of picture, else on the one at `found.source`; written to `out` in its suffix's format."""
-    kind = None if out is None else FORMATS.get(Path(out).suffix.lower())
-    if out is not None and kind is None:
-        raise ConfigError(f"{out}: want a file called *{', *'.join(FORMATS)}")
+    if out is not None:
+        file_format(out)
     drawn = draw(_open(found, image, color), found)
     if out is not None:
-        file = io.BytesIO()
-        try:
-            Image.fromarray(drawn).save(file, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
-        except (OSError, ValueError) as error:
-            raise ImageError(f"{out}: {kind} cannot hold {drawn.shape[0]} x {drawn.shape[1]} px: {error}") from error
-        write_whole(out, file.getvalue())
+        write_image(out, drawn)
     return drawn
+
+
+def file_format(path: str | Path) -> str:
+    """The format that a picture's file is written in, by its suffix."""
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ConfigError(f"{path}: want a file called *{', *'.join(FORMATS)}")
+    return kind
+
+
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture in its suffix's format."""
+    kind = file_format(path)
+    file = io.BytesIO()
+    try:
+        Image.fromarray(image).save(file, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: {kind} cannot hold {image.shape[0]} x {image.shape[1]} px: {error}") from error
+    write_whole(path, file.getvalue())
+
+
+def letters(height: float) -> ImageFont.FreeTypeFont:
+    """The font for text of about so many px, at least 10."""
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(height))))
 
 
 def crop(found: Detections, image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
     """The part of the picture under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
     pixels = _open(found, image, color)
     _check_size(pixels, found)
-    return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in _to_spans(found)]
+    return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in _to_spans(found.boxes, found.size)]
 
 
 def color_of(label: int) -> Color:
@@ -109,7 +144,7 @@ def _place(
     """
     width, height = size
     across = math.ceil(font.getlength(text)) + 2 * _pad(font)
-    if across > width:
+    if across > width and " " in text:
         text = text.rpartition(" ")[0]
         across = math.ceil(font.getlength(text)) + 2 * _pad(font)
     down = sum(font.getmetrics())
@@ -124,12 +159,24 @@ def _meet(one: Span, other: Span) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _to_spans(found: Detections) -> list[Span]:
-    """The boxes to whole pixels outwards, clipped to the picture, at least 1 x 1 px."""
-    limits = np.array(found.size[::-1])
-    low = np.clip(np.floor(found.boxes[:, :2]), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(found.boxes[:, 2:]), low + 1, limits).astype(int)
+def _to_spans(boxes: NDArray[np.floating], size: tuple[int, int]) -> list[Span]:
+    """The boxes to whole pixels outwards, clipped to the picture of (height, width), at least 1 x 1 px."""
+    limits = np.array(size[::-1])
+    low = np.clip(np.floor(boxes[:, :2]), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(boxes[:, 2:]), low + 1, limits).astype(int)
     return [(left, top, right, bottom) for left, top, right, bottom in np.hstack([low, high]).tolist()]
+
+
+def _dash(pen: ImageDraw.ImageDraw, span: Span, color: Color, width: int) -> None:
+    """A rectangle of broken lines, whose dashes begin at its corners."""
+    left, top, right, bottom = span
+    dash = 4 * width
+    for x in range(left, right, 2 * dash):
+        for y in (top, bottom - width):
+            pen.rectangle((x, y, min(x + dash, right) - 1, y + width - 1), fill=color)
+    for y in range(top, bottom, 2 * dash):
+        for x in (left, right - width):
+            pen.rectangle((x, y, x + width - 1, min(y + dash, bottom) - 1), fill=color)
 
 
 def _open(found: Detections, image: Source | None, color: str) -> NDArray[np.uint8]:

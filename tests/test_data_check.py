@@ -56,6 +56,8 @@ def test_a_good_data_set_has_no_problem(tmp_path: Path, form: Format) -> None:
     np.testing.assert_allclose(train["box width"], [40, 40, 70], rtol=0, atol=1e-4)
     assert report.lines()[-1] == "0 errors, 0 notes"
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+    assert list(report.sets) == ["train", "val"] and len(report.sets["train"]) == 6
+    assert report.lines(statistics=False) == ["0 errors, 0 notes"]
 
 
 def xml(*things: tuple[str, int, int, int, int], width: int = 128, height: int = 96) -> str:
@@ -133,6 +135,9 @@ def test_everything_that_is_wrong_is_found_in_one_go(tmp_path: Path) -> None:
     assert unpaired == {"no_picture.xml", "alone.jpg"}
     assert set(report.count()) == {*EXPECTED, "unpaired file"}
     assert report.statistics["train"]["pictures"] == 9 and report.statistics["val"]["pictures"] == 2
+    assert {sample.path.stem for sample in report.sets["val"].samples} == {"twin", "good"}
+    sizes = {sample.path.stem: sample.size for sample in report.sets["train"].samples}  # the pictures' own
+    assert len(sizes) == 8 and "broken_picture" not in sizes and set(sizes.values()) == {(96, 128)}
     text = str(report)
     assert "ERROR: box outside: 1" in text and "note: tiny box: 1" in text
     assert report.lines()[-1] == "12 errors, 4 notes"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from centerdet.detections import Detections
-from centerdet.draw import color_of, draw
+from centerdet.draw import color_of, draw, draw_boxes, file_format
 from centerdet.errors import ConfigError, ImageError
 from centerdet.images import load
 
@@ -103,6 +103,16 @@ def test_text_can_be_read_on_its_colour(label: int) -> None:
     assert (luminance.max() + 0.05) / (luminance.min() + 0.05) > 4.5  # WCAG 2.2, level AA
 
 
+def test_boxes_without_scores_solid_or_dashed() -> None:
+    boxes, colors = np.array([[20.0, 50, 120, 150], [140, 50, 190, 150]]), [color_of(0), color_of(1)]
+    drawn = draw_boxes(_grey(200, 200), boxes, ["cat", "dog"], colors, [True, False])
+    dashed, solid = _painted(drawn, 0)[:, 20], _painted(drawn, 1)[:, 189]
+    assert solid[50:150].all() and 0.4 < dashed[50:150].mean() < 0.6
+    assert dashed[50] and not dashed[:30].any() and not dashed[150:].any()
+    plain = draw_boxes(_grey(200, 200), boxes, ["pottedplant" * 9, "dog"], colors)
+    assert _painted(plain, 0)[50:150, 20].all() and _painted(plain, 0)[40, 180:].any()  # a long word is not left out
+
+
 def test_nothing_found_draws_nothing() -> None:
     np.testing.assert_array_equal(draw(_grey(9, 9), _found([], 9, 9)), _grey(9, 9))
 
@@ -144,6 +154,8 @@ def test_what_cannot_be_drawn_or_written_is_an_error(tmp_path: Path) -> None:
         found.plot(tmp_path / "boxes.jpgg")
     with pytest.raises(ConfigError, match="want a file called"):
         found.plot(tmp_path / "boxes")
+    with pytest.raises(ConfigError, match="want a file called"):
+        file_format("boxes.txt")
     with pytest.raises(ImageError, match=r"pass image="):
         _found([10, 20, 30, 40], 60, 80).plot()
     with pytest.raises(ImageError, match=r"\(60, 80\) px .* got \(50, 80, 3\)"):

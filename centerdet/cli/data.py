@@ -1,13 +1,17 @@
 """`centerdet check | convert | split | download`: data sets in VOC, COCO and YOLO format."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import track
 
-from ..data.check import check as check_data
+from ..config import TrainConfig
+from ..data.folders import new_folder
 from ..data.formats import Format, read_dataset, write_dataset
 from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
@@ -19,25 +23,66 @@ __all__ = ["check", "convert", "download", "split"]
 
 Root = Annotated[Path, typer.Argument(help="folder or file of the data set")]
 Names = Annotated[list[str] | None, typer.Option(help="classes in their order; else the data set's own")]
-
-
-def _named(pairs: list[str]) -> list[tuple[str, str]]:
-    """NEW=VALUE options as pairs."""
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise ConfigError(f"{wrong[0]}: want NEW=VALUE, such as train=2007:train")
-    return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
+To = Annotated[Format, typer.Option(help="format to write")]
+Link = Annotated[bool, typer.Option("--link", help="hard-link pictures instead of copying")]
+AsJson = Annotated[bool, typer.Option("--json", help="print what was written, in numbers, as JSON")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
 
 
 def check(
     data: Root,
+    split: Annotated[
+        list[str] | None, typer.Option(help="split to check, such as 2007:train; again for more; by default all")
+    ] = None,
     names: Names = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="also draw 16 augmented training pictures, with boxes and heatmaps, into this file (.jpg)"),
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="of the input, px: for the codec's ceiling and the sheet")
+    ] = TrainConfig.sizes[-1],
+    stride: Annotated[int, typer.Option(help="px between the cells of the output, likewise")] = TrainConfig.stride,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print what is wrong, no progress and no statistics")] = False,
 ) -> None:
-    """Say everything that is wrong with a data set, and its statistics; exit code 1 if there are errors."""
+    """Say everything that is wrong with a data set, and what is in it.
+
+    Every picture is decoded. Errors make the exit code 1; notes ask for a look. The codec's ceiling is the mAP of
+    perfect predictions: below 100 where objects share a cell, or overlap so much that one is taken for the other.
+    """
+    from ..ceiling import measure_ceiling
+    from ..data.check import check as check_data
+    from ..draw import file_format, write_image
+    from ..sheet import draw_sheet
+
+    try:
+        config = TrainConfig(str(data), "", sizes=(size,), stride=stride)
+        if sheet:
+            file_format(sheet)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    if stride not in (4, 8):
+        raise typer.BadParameter(f"stride: want 4 or 8, got {stride}")
     hidden = quiet or as_json or not errors.is_terminal
-    report = check_data(data, names=names, progress=lambda rows: track(rows, "check", console=errors, disable=hidden))
-    console.print(json.dumps(report.to_dict()) if as_json else str(report), markup=False, soft_wrap=True)
+    follow = partial(track, console=errors, disable=hidden)
+    splits = {one: [one] for one in split} if split else None
+    report = check_data(data, splits, names=names, progress=partial(follow, description="check"))
+    statistics = {
+        one: found
+        | {
+            "ceiling": measure_ceiling(
+                report.sets[one], size=size, stride=stride, progress=partial(follow, description="ceiling")
+            )
+        }
+        for one, found in report.statistics.items()
+    }
+    report = replace(report, statistics=statistics)
+    text = json.dumps(report.to_dict()) if as_json else "\n".join(report.lines(statistics=not quiet))
+    console.out(text)
+    if sheet and report.sets:
+        chosen = next((one for one in report.sets if one.endswith("train")), next(iter(report.sets)))
+        write_image(sheet, draw_sheet(report.sets[chosen], config))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -45,41 +90,50 @@ def check(
 def convert(
     data: Root,
     out: Annotated[Path, typer.Argument(help="new folder")],
-    to: Annotated[Format, typer.Option(help="format to write")],
+    to: To,
     split: Annotated[list[str], typer.Option(help="NEW=SOURCE, such as train=2007:train; again for more")],
     names: Names = None,
-    link: Annotated[bool, typer.Option("--link", help="hard-link pictures instead of copying")] = False,
+    link: Link = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write splits of a data set into a new folder in another format."""
+    """Write splits of a data set into a new folder in another format.
+
+    Several sources of one NEW are joined. The first problem ends it, and no folder is left: `check` tells them all.
+    """
     splits: dict[str, list[str]] = {}
-    for new, source in _named(split):
+    for new, source in _named(split, "--split", "train=2007:train"):
         splits.setdefault(new, []).append(source)
-    for new, counts in convert_data(data, out, to, splits, names=names, pictures="link" if link else "copy").items():
-        console.print(f"{new}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    _show(convert_data(data, out, to, splits, names=names, pictures="link" if link else "copy"), as_json, quiet)
 
 
 def split(
     data: Root,
-    out: Annotated[Path, typer.Argument(help="new folder, in VOC layout unless --to says otherwise")],
+    out: Annotated[Path, typer.Argument(help="new folder")],
     part: Annotated[list[str], typer.Option(help="NEW=SHARE, such as train=0.8; again for more")],
-    source: Annotated[list[str], typer.Option(help="splits to take apart")],
+    source: Annotated[list[str], typer.Option(help="split to take apart; again for more, joined")],
     group_by: Annotated[
         str, typer.Option(help="'folder', or a regular expression on file names: one group, one part")
     ] = "",
-    to: Annotated[Format, typer.Option(help="format to write")] = "voc",
-    seed: int = 0,
+    to: To = "voc",
+    seed: Annotated[int, typer.Option(help="of the draw: the same seed and pictures, the same parts")] = 0,
     names: Names = None,
-    link: Annotated[bool, typer.Option("--link", help="hard-link pictures instead of copying")] = False,
+    link: Link = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take a data set apart at random, classes in like shares, no group on both sides."""
     try:
-        shares = {new: float(share) for new, share in _named(part)}
+        shares = {new: float(share) for new, share in _named(part, "--part", "train=0.8")}
     except ValueError as error:
-        raise ConfigError(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
-    dataset = read_dataset(data, source, names=names)
-    for new, samples in split_data(dataset, shares, seed=seed, group_by=group_by or None).items():
-        counts = write_dataset(samples, out, new, to, pictures="link" if link else "copy", add=True)
-        console.print(f"{new}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        raise typer.BadParameter(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
+    parts = split_data(read_dataset(data, source, names=names), shares, seed=seed, group_by=group_by or None)
+    with new_folder(out) as draft:
+        written = {
+            new: write_dataset(samples, draft, new, to, pictures="link" if link else "copy", add=True)
+            for new, samples in parts.items()
+        }
+    _show(written, as_json, quiet)
 
 
 def download(
@@ -88,4 +142,21 @@ def download(
     split: Annotated[list[str] | None, typer.Option(help="train, val, trainval, test; again for more")] = None,
 ) -> None:
     """Fetch VOC from its home, with checksums: the one command that uses the network."""
-    console.print(str(download_voc(out, year, split or ["trainval"])))
+    console.out(str(download_voc(out, year, split or ["trainval"])))
+
+
+def _named(pairs: list[str], option: str, example: str) -> list[tuple[str, str]]:
+    """NEW=VALUE words of an option as pairs."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise typer.BadParameter(f"{option} {pair}: want NEW=VALUE, such as {example}")
+    return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
+
+
+def _show(written: Mapping[str, Mapping[str, int]], as_json: bool, quiet: bool) -> None:
+    """What was written by split, in numbers."""
+    if as_json:
+        console.out(json.dumps(written))
+    elif not quiet:
+        for new, counts in written.items():
+            console.out(f"{new}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))

@@ -6,7 +6,7 @@ contradict the annotation, and pictures that come again in another split are fou
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check` found: every problem, and statistics by split."""
+    """What `check` found: every problem, and by split statistics and the samples whose pictures can be decoded, with
+    their true sizes."""
 
     problems: tuple[Problem, ...]
     statistics: dict[str, dict[str, Any]]
+    sets: dict[str, DataSet] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -52,8 +54,18 @@ class CheckReport:
         problems = [asdict(problem) for problem in self.problems]
         return {"ok": self.ok, "count": self.count(), "problems": problems, "statistics": self.statistics}
 
-    def lines(self, limit: int = 10) -> list[str]:
+    def lines(self, limit: int = 10, *, statistics: bool = True) -> list[str]:
         """The report as lines of text, at most `limit` problems of each kind."""
+        lines = self._statistics_lines() if statistics else []
+        for kind, number in self.count().items():
+            rows = [problem for problem in self.problems if problem.kind == kind]
+            lines.append(f"{'note' if kind in NOTES else 'ERROR'}: {kind}: {number}")
+            lines += [f"  {problem}" for problem in rows[:limit]]
+            lines += [f"  and {number - limit} more"] if number > limit else []
+        notes = sum(problem.kind in NOTES for problem in self.problems)
+        return [*lines, f"{len(self.problems) - notes} errors, {notes} notes"]
+
+    def _statistics_lines(self) -> list[str]:
         lines = []
         for split, found in self.statistics.items():
             lines.append(
@@ -64,19 +76,20 @@ class CheckReport:
                 low, middle, high = found[what]
                 lines.append(f"  {what}: {low:.5g} to {high:.5g} px, median {middle:.5g}")
             lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in found["box sizes"].items()))
+            if ceiling := found.get("ceiling"):  # of `measure_ceiling`
+                reached = "-" if ceiling["voc-area"] is None else f"{100 * ceiling['voc-area']:.1f}"
+                lines.append(
+                    f"  codec's ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of "
+                    f"{ceiling['objects']} objects {ceiling['without own cell']} share another's cell, "
+                    f"{ceiling['lost']} are lost"
+                )
         names = dict.fromkeys(name for found in self.statistics.values() for name in found["classes"])
         width = max(map(len, [*names, "objects"]))
         lines.append("  ".join(["objects".ljust(width), *(split.rjust(10) for split in self.statistics)]))
         for name in names:
             numbers = [str(found["classes"][name]["objects"]).rjust(10) for found in self.statistics.values()]
             lines.append("  ".join([name.ljust(width), *numbers]))
-        for kind, number in self.count().items():
-            rows = [problem for problem in self.problems if problem.kind == kind]
-            lines.append(f"{'note' if kind in NOTES else 'ERROR'}: {kind}: {number}")
-            lines += [f"  {problem}" for problem in rows[:limit]]
-            lines += [f"  and {number - limit} more"] if number > limit else []
-        notes = sum(problem.kind in NOTES for problem in self.problems)
-        return [*lines, f"{len(self.problems) - notes} errors, {notes} notes"]
+        return lines
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -100,6 +113,7 @@ def check(
         splits = {split: [split] for split in find_splits(root)} or {"all": []}
     problems: list[Problem] = []
     sets: dict[str, DataSet] = {}
+    decoded: dict[str, DataSet] = {}
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
     for split, sources in splits.items():
@@ -109,7 +123,7 @@ def check(
             problems.append(Problem("unreadable split", split, str(error)))
             continue
         names = sets[split].names
-        hashes[split], sizes = {}, []
+        hashes[split], sizes, whole = {}, [], []
         for sample in progress(sets[split].samples):
             try:
                 image = load(sample.path)
@@ -120,13 +134,15 @@ def check(
                 continue
             hashes[split][sample.path] = hash_image(image)
             sizes.append(image.shape[:2])
+            whole.append(replace(sample, size=image.shape[:2]))
             problems += _check_size(sample, image.shape[:2])
         statistics[split] = _describe(sets[split], sizes)
+        decoded[split] = DataSet(whole, names)
     problems += _find_unpaired(form, Path(root), [sample.path for data in sets.values() for sample in data.samples])
     for number, first in enumerate(hashes):
         for second in list(hashes)[number + 1 :]:
             problems += _find_alike(hashes[first], hashes[second], second)
-    return CheckReport(tuple(problems), statistics)
+    return CheckReport(tuple(problems), statistics, decoded)
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -1,0 +1,228 @@
+"""`centerdet check | convert | split`: what they print and write, their exit codes, and what bad input gets to hear."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from centerdet.cli import main
+from centerdet.data.coco import read_coco
+from centerdet.data.shapes import SHAPE_NAMES, write_shapes
+from centerdet.data.voc import read_voc
+from centerdet.images import load
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The program as the shell runs it."""
+
+    def call(*words: object) -> Done:
+        monkeypatch.setattr("sys.argv", ["centerdet", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, train=8, val=4, size=96)
+    return root
+
+
+def test_check_tells_statistics_and_the_ceiling(run: Run, shapes: Path) -> None:
+    code, out, err = run("check", shapes)
+    assert (code, err) == (0, "")
+    assert "train: 8 pictures" in out and "val: 4 pictures" in out
+    assert "codec's ceiling at 320 px, stride 8: voc-area 100.0; of" in out and out.endswith("0 errors, 0 notes\n")
+    plain = json.loads(run("check", shapes, "--json", "--split", "val", "--size", 64, "--stride", 4).out)
+    assert plain["ok"] is True and list(plain["statistics"]) == ["val"]
+    ceiling = plain["statistics"]["val"]["ceiling"]
+    assert (ceiling["size"], ceiling["stride"]) == (64, 4)
+    assert ceiling["objects"] == plain["statistics"]["val"]["objects"]
+    assert run("check", shapes, "--quiet") == (0, "0 errors, 0 notes\n", "")
+
+
+def test_check_names_splits_of_a_devkit_as_they_are(run: Run, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "VOC2007", train=3, val=2, size=64)
+    names = [word for name in SHAPE_NAMES for word in ("--names", name)]
+    assert "\n2007:train: 3 pictures" in "\n" + run("check", tmp_path, *names).out  # and no picture of a tram
+
+
+def test_check_writes_a_contact_sheet(run: Run, shapes: Path, tmp_path: Path) -> None:
+    assert run("check", shapes, "--sheet", tmp_path / "sheet.jpg", "--size", 64, "--quiet").code == 0
+    sheet = load(tmp_path / "sheet.jpg")
+    assert sheet.shape[0] > sheet.shape[1] > 1600 and sheet.std() > 20
+    failed = run("check", shapes, "--sheet", tmp_path / "none" / "sheet.jpg", "--quiet")
+    assert failed.code == 1 and failed.out == "0 errors, 0 notes\n" and "sheet.jpg: cannot be written" in failed.err
+
+
+def test_convert_and_split_say_what_they_wrote(run: Run, shapes: Path, tmp_path: Path) -> None:
+    words = ("--to", "yolo", "--split", "a=train", "--split", "a=val")
+    assert run("convert", shapes, tmp_path / "one", *words) == (0, _count(shapes, "a"), "")
+    assert run("convert", shapes, tmp_path / "two", *words, "--quiet") == (0, "", "")
+    plain = json.loads(run("convert", shapes, tmp_path / "three", *words, "--json").out)
+    assert plain["a"]["pictures"] == 12 and list(plain["a"]) == [
+        "pictures", "objects", "difficult flags lost", "crowd regions left out",
+    ]  # fmt: skip
+    words = ("--source", "train", "--part", "a=0.5", "--part", "b=0.5")
+    plain = json.loads(run("split", shapes, tmp_path / "parts", *words, "--json").out)
+    assert [part["pictures"] for part in plain.values()] == [4, 4] and list(plain) == ["a", "b"]
+    assert run("split", shapes, tmp_path / "more", *words, "--quiet") == (0, "", "")
+    again = run("split", shapes, tmp_path / "parts", *words)
+    assert again.code == 1 and "want a new or empty folder" in again.err
+
+
+def _count(shapes: Path, split: str) -> str:
+    objects = sum(len(sample.boxes) for sample in read_voc(shapes, ["train", "val"]).samples)
+    return f"{split}: 12 pictures, {objects} objects, 0 difficult flags lost, 0 crowd regions left out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["check", "DATA", "--sheet", "sheet.txt"], "sheet.txt: want a file called"),
+        (["check", "DATA", "--size", "100"], "multiples of 32"),
+        (["check", "DATA", "--stride", "5"], "want 4 or 8"),
+        (["check", "DATA", "--spilt", "a"], "--split"),
+        (["check"], "Missing argument"),
+        (["convert", "DATA", "out", "--to", "yolo", "--split", "train"], "want NEW=VALUE"),
+        (["convert", "DATA", "out", "--to", "pascal", "--split", "a=train"], "'voc', 'coco', 'yolo'"),
+        (["split", "DATA", "out", "--source", "train", "--part", "a=b"], "such as train=0.8"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    run: Run, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*(str(shapes) if word == "DATA" else word for word in words))
+    assert (code, out) == (2, "") and said in " ".join(err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def picture(path: Path, value: int = 90) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(value).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def coco(root: Path, **changes: Any) -> None:
+    """Category ids are sparse and fall."""
+    for number in (7, 3):
+        picture(root / "train" / f"{number}.jpg", number)
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg", "width": 60, "height": 40} for number in (7, 3)],
+        "categories": [{"id": 900, "name": "dog"}, {"id": 12, "name": "cat"}],
+        "annotations": [
+            {"id": 5, "image_id": 3, "category_id": 12, "bbox": [1, 2, 10, 20]},
+            {"id": 2, "image_id": 7, "category_id": 900, "bbox": [3, 4, 30, 20]},
+        ],
+    }
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content | changes))
+
+
+def yolo(root: Path, labels: str) -> None:
+    picture(root / "images" / "train" / "a.jpg")
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "labels" / "train" / "a.txt").write_text(labels)
+    (root / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
+
+
+def voc(root: Path, pictures: bool) -> None:
+    write_shapes(root, train=2, val=1, size=64)
+    for path in [] if pictures else (root / "JPEGImages").iterdir():
+        path.unlink()
+
+
+def test_sparse_unordered_category_ids_keep_their_classes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    coco(tmp_path / "in")
+    assert run("check", tmp_path / "in").code == 0
+    assert run("convert", tmp_path / "in", tmp_path / "out", "--to", "voc", "--split", "train=train").code == 0
+    data = read_voc(tmp_path / "out", ["train"])
+    assert data.names == ("dog", "cat") == read_coco(tmp_path / "in", ["train"]).names
+    found = {sample.path.stem: (data.names[sample.labels[0]], sample.boxes[0].tolist()) for sample in data.samples}
+    assert found == {"7": ("dog", [3, 4, 33, 24]), "3": ("cat", [1, 2, 11, 22])}
+
+
+ONE = {"id": 1, "image_id": 3, "category_id": 12}
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a key is missing": (
+        lambda root: coco(root, annotations=[ONE]),
+        "instances_train.json: annotations[0].bbox: want list, the key is missing",
+    ),
+    "a section is missing": (lambda root: coco(root, images=None), "instances_train.json: images: want a list"),
+    "no such category": (
+        lambda root: coco(root, annotations=[ONE | {"category_id": 13, "bbox": [1, 2, 3, 4]}]),
+        "instances_train.json: annotations[0].category_id: no category has the id 13",
+    ),
+    "a line of four": (
+        lambda root: yolo(root, "0 .5 .5 .2 .2\n1 .5 .5 .2\n"), "labels/train/a.txt:2: want five numbers",
+    ),
+    "a class too many": (lambda root: yolo(root, "2 .5 .5 .2 .2\n"), "a.txt:1: class 2: want one of 0 to 1"),
+    "a class below": (lambda root: yolo(root, "-1 .5 .5 .2 .2\n"), "a.txt:1: class -1: want one of 0 to 1"),
+    "an empty folder": (lambda root: None, "want a data set of one format"),
+    "pictures alone": (lambda root: picture(root / "a.jpg"), "want a data set of one format"),
+    "no pictures": (
+        lambda root: (yolo(root, ""), (root / "images/train/a.jpg").unlink()), "the split has no picture",
+    ),
+    "annotations alone": (lambda root: (root.rmdir(), voc(root, pictures=False)), "train.txt:1: no picture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named_and_nothing_is_left(run: Run, tmp_path: Path, case: str) -> None:
+    make, said = BAD[case]
+    root = tmp_path / "in"
+    root.mkdir()
+    make(root)
+    checked = run("check", root)
+    assert checked.code == 1 and said in checked.out + checked.err
+    for words in (
+        ("convert", root, tmp_path / "out", "--to", "coco", "--split", "train=train"),
+        ("split", root, tmp_path / "out", "--source", "train", "--part", "a=1"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (1, "") and err.startswith("error: ") and said in err
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_check_goes_on_after_the_first_problem(run: Run, tmp_path: Path) -> None:
+    yolo(tmp_path, "0 .5 .5 .2\n7 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .9 1.9\n")
+    (tmp_path / "images" / "train" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    code, out, _ = run("check", tmp_path, "--sheet", tmp_path / "sheet.jpg")
+    assert code == 1 and out.endswith("4 errors, 0 notes\n")
+    for words in ("a.txt:1: want five", "a.txt:2: class 7", "a.txt:4: box", "broken.jpg", "train: 2 pictures"):
+        assert words in out
+    assert (tmp_path / "sheet.jpg").is_file()
+
+
+def test_a_failed_split_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    images = [{"id": number, "file_name": f"{folder}/1.jpg"} for number, folder in enumerate("ab")]
+    for number, image in enumerate(images):
+        picture(tmp_path / "in" / "train" / image["file_name"], number)
+    coco(tmp_path / "in", images=images, annotations=[])
+    words = ("--source", "train", "--part", "a=0.5", "--part", "b=0.5")
+    code, out, err = run("split", tmp_path / "in", tmp_path / "out", *words)
+    assert (code, out) == (1, "") and "1.jpg: another file of this name" in err
+    assert os.listdir(tmp_path) == ["in"]
+    assert run("split", tmp_path / "in", tmp_path / "out", *words, "--to", "yolo").code == 0
