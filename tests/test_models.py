@@ -70,8 +70,12 @@ def test_frozen_stages_keep_parameters_and_statistics(backbone: str) -> None:
             assert torch.equal(value, before[name]) is frozen, name
     gradients = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith("backbone.stages.2.") for name in gradients) and len(gradients) > 10
+    network.eval()
+    folded = network(_pictures())
     network.backbone.freeze(0)
     assert all(parameter.requires_grad for parameter in network.parameters())
+    for mine, other in zip(folded, network(_pictures()), strict=True):  # a frozen BatchNorm is folded away
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "vgg16_bn"])

@@ -17,8 +17,10 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError, WeightsError
+from .depthwise import Depthwise
 
 __all__ = ["BACKBONES", "Backbone", "LoadReport", "build_backbone", "read_state"]
 
@@ -77,10 +79,28 @@ class Backbone(nn.Module):
         """Normalised pictures to the features at strides 4, 8, 16, 32."""
         outputs = []
         for index, stage in enumerate(self.stages):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen):
+            if index < self.frozen:
+                with torch.no_grad():
+                    x = _folded(stage, x)
+            else:
                 x = stage(x)
             outputs.append(x)
         return [outputs[tap] for tap in self.taps]
+
+
+def _folded(layers: nn.Module, x: Tensor) -> Tensor:
+    """What the layers make of x when their BatchNorms are fixed, each folded into the convolution before it: a pass
+    over weights instead of one over features, which are largest in the early stages."""
+    if not isinstance(layers, nn.Sequential):
+        out: Tensor = layers(x)
+        return out
+    out, rows = x, list(layers)
+    for before, layer, after in zip([None, *rows], rows, [*rows[1:], None], strict=False):
+        if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            out = fuse_conv_bn_eval(layer, after)(out)
+        elif not (isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d)):
+            out = _folded(layer, out)
+    return x + out if isinstance(layers, InvertedResidual) and layers.shortcut else out
 
 
 # --- EfficientNet-Lite0 (Tan & Le 2019; the Lite variant without squeeze-and-excite, ReLU6, fixed stem) ----------
@@ -97,12 +117,16 @@ LITE0 = (
 # repeats, channels, kernel, stride, expansion
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1, act: bool = True) -> list[nn.Module]:
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int, depthwise: bool = False, act: bool = True
+) -> list[nn.Module]:
     """TensorFlow's SAME padding lies right and below at stride 2: the kernel grows by a row and a column of zeros
     left and above (3 to 4, 5 to 6), which gives the same numbers without a padded copy of the picture."""
     kernel, padding = (kernel + 1, kernel // 2) if stride == 2 else (kernel, kernel // 2)
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+        Depthwise(outputs, kernel, stride, padding)
+        if depthwise
+        else nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
         nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
     ]
     return [*layers, nn.ReLU6(inplace=True)] if act else layers
@@ -115,7 +139,7 @@ class InvertedResidual(nn.Sequential):
         hidden = inputs * expansion
         expand = _conv(inputs, hidden, 1, 1) if expansion > 1 else []
         super().__init__(
-            *expand, *_conv(hidden, hidden, kernel, stride, hidden), *_conv(hidden, outputs, 1, 1, act=False)
+            *expand, *_conv(hidden, hidden, kernel, stride, depthwise=True), *_conv(hidden, outputs, 1, 1, act=False)
         )
         self.shortcut = stride == 1 and inputs == outputs
 

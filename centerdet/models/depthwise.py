@@ -1,0 +1,54 @@
+"""A depthwise convolution whose weight gradient is quick on a CPU.
+
+The gradient of a depthwise kernel is itself a depthwise convolution: the input, convolved with the output's gradient
+as the kernel, the stride as its dilation. Written so, picture by picture, it takes a quarter to a half of the time of
+PyTorch's own for kernels larger than 3 x 3 (scripts/benchmark.py, "5 x 5 weight gradients by PyTorch").
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+from torch.nn.grad import conv2d_input
+
+__all__ = ["Depthwise"]
+
+
+class Depthwise(nn.Conv2d):
+    """A convolution of each channel alone: `nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels)`
+    without a bias, with the same weights and the same output."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H', W')."""
+        if self.kernel_size[0] > 3 and self.weight.requires_grad and torch.is_grad_enabled() and not x.is_cuda:
+            out: Tensor = _Convolution.apply(x, self.weight, self.stride[0], self.padding[0])
+            return out
+        return super().forward(x)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return conv2d(x, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        into = None
+        if ctx.needs_input_grad[0]:
+            into = conv2d_input(  # type: ignore[no-untyped-call]
+                x.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
+            )
+        kernel = torch.zeros_like(weight)  # (C, 1, K, K)
+        high, wide = kernel.shape[2:]  # a stride may leave the last rows and columns of x unused: they are cut off
+        for picture, change in zip(x.split(1), gradient, strict=True):
+            part = conv2d(picture, change[:, None], None, 1, ctx.padding, ctx.stride, len(weight))
+            kernel += part.transpose(0, 1)[:, :, :high, :wide]
+        return into, kernel, None, None
