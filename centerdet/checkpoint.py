@@ -41,8 +41,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsError(f"{path}: not a whole safetensors file (pickles are never read): {error}") from error
     if "crc32" not in texts:
         raise WeightsError(f"{path}: its metadata has no crc32: not written by centerdet")
-    # The second is what was stored before the metadata was checked as well.
-    if texts.pop("crc32") not in (str(_checksum(header, payload)), str(zlib.crc32(payload))):
+    if texts.pop("crc32") != str(_checksum(header, payload)):
         raise WeightsError(f"{path}: damaged: its content does not have the checksum that was stored with it")
     return tensors, {key: json.loads(value) for key, value in texts.items()}
 

@@ -76,12 +76,13 @@ def main(
         for path in sorted(out.glob("*.json")):
             console.print(path.read_text(encoding="utf-8"))
         return
+    place = out / f"{list(ROWS).index(row):02}-{seed}"
+    if place.with_suffix(".json").exists():
+        return
     kit = held_out(Path(data), out)
     changes = dict(ROWS[row])
-    patch = changes.pop("patch", None)
-    if patch:
+    if patch := changes.pop("patch", None):
         PATCHES[patch]()
-    place = out / f"{list(ROWS).index(row):02}-{seed}"
     config = TrainConfig(
         data=str(kit), out=str(place), train=("2007:fit",), val=(), seed=seed, threads=threads,
         sizes=(SIZE,), epochs=PICTURES / 2000, ema=0.998, save=10**9, **changes,
