@@ -2,7 +2,7 @@
 
 The gradient of a depthwise kernel is itself a depthwise convolution: the input, convolved with the output's gradient
 as the kernel, the stride as its dilation. Written so, picture by picture, it takes a quarter to a half of the time of
-PyTorch's own for kernels larger than 3 x 3 (scripts/benchmark.py, "5 x 5 weight gradients by PyTorch").
+PyTorch's own for kernels larger than 3 x 3 (scripts/benchmark_training.py).
 """
 
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
-from torch.nn.grad import conv2d_input
 
 __all__ = ["Depthwise"]
 
@@ -41,11 +40,10 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
-        into = None
-        if ctx.needs_input_grad[0]:
-            into = conv2d_input(  # type: ignore[no-untyped-call]
-                x.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
-            )
+        into, *_ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], len(weight),
+            (ctx.needs_input_grad[0], False, False),
+        )  # fmt: skip
         kernel = torch.zeros_like(weight)  # (C, 1, K, K)
         high, wide = kernel.shape[2:]  # a stride may leave the last rows and columns of x unused: they are cut off
         for picture, change in zip(x.split(1), gradient, strict=True):
