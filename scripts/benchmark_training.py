@@ -78,7 +78,7 @@ def steps_of(changes: tuple[Callable[[Network], None], ...], batches: Iterator[B
     for change in changes:
         change(network)
     network.backbone.freeze(3)
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last).train()
     averaged = AveragedModel(network, use_buffers=True)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
     while True:
