@@ -6,8 +6,8 @@ Everything random follows from (seed, step), so a run that is resumed goes on ex
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -56,7 +56,6 @@ def train(
     writer = find_tensorboard() if config.tensorboard else None
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
 
     # data
     dataset = read_dataset(config.data, config.train, names=config.names or None)
@@ -100,7 +99,7 @@ def train(
     board = writer(str(out / "tensorboard"), purge_step=first + 1) if writer else None
     done, clock = first, time.perf_counter()
 
-    with Interrupt(notice) as interrupt, board or nullcontext():
+    with Interrupt(notice) as interrupt, board or nullcontext(), _flush_denormals():
         for step, batch in enumerate(loader, first):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * _rate(step, steps, config.warmup)
@@ -164,6 +163,16 @@ def train(
     size = size_at(done - 1)
     _save(out / "final.safetensors", averaged, config, dataset.names, size, done)
     return _detector(averaged, config, dataset.names, size, device)
+
+
+@contextmanager
+def _flush_denormals() -> Iterator[None]:
+    """Numbers too small to matter are slow on a CPU; while training, they are 0."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _augment(config: TrainConfig) -> Augment:

@@ -1,5 +1,6 @@
 """What every test may use, and the one thing that none may do: reach another machine."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -36,3 +37,9 @@ def voc_root(repo_root: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"no real photographs at {root}")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listen_to_ctrl_c() -> None:
+    """A background job ignores Ctrl-C, and so would every process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,14 +1,22 @@
 """The shell's commands on real files: what they print, write and exit with."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import sysconfig
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
-from centerdet.cli import app
+from centerdet.checkpoint import read_tensors
+from centerdet.cli import COMMANDS, app
+from centerdet.cli.train import train
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
 
@@ -36,6 +44,14 @@ def call(*words: object) -> Result:
     return runner.invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 
+def program(*words: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The installed program, in a process of its own."""
+    found = Path(sysconfig.get_path("scripts"), "centerdet")
+    return subprocess.run(
+        [found, *map(str, words)], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
 def test_train_leaves_weights_states_and_a_log(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"best.safetensors", "final.safetensors", "log.csv", "state-00000002.safetensors"} <= names
@@ -51,19 +67,6 @@ def test_evaluate_prints_both_protocols_and_json(run: Path, shapes: Path) -> Non
     plain = json.loads(call(*arguments, "--json", "-").stdout)
     assert [row["name"] for row in plain["classes"]] == list(SHAPE_NAMES)
     assert 0 <= plain["mean"]["voc-area"] <= 1
-
-
-def test_predict_goes_on_after_a_broken_picture(run: Path, shapes: Path, tmp_path: Path) -> None:
-    picture = next((shapes / "JPEGImages").iterdir())
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(picture.read_bytes()[:100])
-    weights, out = run / "final.safetensors", tmp_path / "found"
-    result = call("predict", weights, broken, picture, "--out", out, "--score-threshold", 0.001)
-    assert result.exit_code == 1
-    assert "broken.jpg" in result.stderr
-    assert [path.name for path in out.iterdir()] == [f"{picture.stem}.jpg"]
-    line = json.loads(call("predict", weights, picture, "--json", "--score-threshold", 0).stdout)
-    assert line["picture"] == str(picture)
 
 
 def test_check_convert_and_split(shapes: Path, tmp_path: Path) -> None:
@@ -82,6 +85,9 @@ def test_check_convert_and_split(shapes: Path, tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         (["train", "--epoch", "3"], 2, "--epochs"),
+        (["train", "--data", "a", "--out", "b", "--epochs", "-1"], 2, "epochs: want"),
+        (["train", "--data", "a", "--out", "b", "--preset", "tiny"], 2, "'small',"),
+        (["trian"], 2, "'train'"),
         (["train", "--data", "no/such/folder", "--out", "runs/none"], 1, "no/such/folder"),
         (["predict", "no/such/weights", "a.jpg"], 1, "no/such/weights"),
         (["predict", "--help"], 0, "Find objects"),
@@ -92,3 +98,114 @@ def test_exit_codes(words: list[str], code: int, said: str) -> None:
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- the program --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"]])
+def test_help_is_quick(words: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['centerdet', *{words}, '--help']\n"
+        "from centerdet.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch'"
+    )
+    environment = {**os.environ, "MALLOC_TOP_PAD_": "0"}  # so that train does not start anew
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Usage: centerdet" in done.stdout, done.stderr
+
+
+def test_every_command_is_in_the_overview_and_has_help() -> None:
+    shown = call("--help").stdout
+    for name, (_, line) in COMMANDS.items():
+        assert name in shown and line[:30] in shown
+        assert f"Usage: centerdet {name}" in call(name, "--help").stdout
+
+
+def test_help_of_train_names_presets_and_all_backbones() -> None:
+    from centerdet.models import BACKBONES
+
+    texts = {
+        name: option.annotation.__metadata__[0].help
+        for name, option in train.__signature__.parameters.items()
+        if name != "ctx"
+    }
+    assert all(name in texts["backbone"] for name in BACKBONES)
+    assert "200 pictures (small): epochs 40.0" in texts["preset"] and "starting points" in texts["preset"]
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        words = line.split(" ")
+        asked = {"_CENTERDET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        return program(**asked).stdout.split()
+
+    assert set(complete("centerdet ")) >= set(COMMANDS)
+    assert complete("centerdet ev") == ["evaluate"]
+    assert {"--epochs", "--ema"} <= set(complete("centerdet train --e")) <= {"--epochs", "--ema"}
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the one that is named
+    assert "_CENTERDET_COMPLETE=complete_bash" in program("--show-completion", "bash", **named).stdout
+    asked = {"_CENTERDET_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "centerdet train --pres"}
+    assert "--preset" in program(**asked).stdout
+
+
+def test_colours_are_for_terminals() -> None:
+    done = program("check", "no/such/folder")
+    assert done.returncode == 1 and "no/such/folder" in done.stderr and "\x1b" not in done.stdout + done.stderr
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def test_train_prints_json_and_progress_with_all_that_one_watches(shapes: Path, tmp_path: Path) -> None:
+    done = call("train", "--data", shapes, "--out", tmp_path / "a", *TINY, "--json", "-", "--preset", "auto")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["final"]["step"] == 2 and told["final"]["names"] == list(SHAPE_NAMES)
+    assert told["best"]["weights"] == str(tmp_path / "a" / "best.safetensors") and 0 <= told["best"]["voc-area"] <= 1
+    assert "preset: freeze 4, mosaic 0.5" in done.stderr  # a small one, but for the options that are given
+    line = next(line for line in done.stderr.splitlines() if line.startswith("step 2/2"))
+    for words in ("64 px", "heatmap", "box", "lr", "pictures/s", "eta 0:00:00"):
+        assert words in line
+    quiet = call("train", "--data", shapes, "--out", tmp_path / "b", *TINY, "--quiet", "--json", tmp_path / "b.json")
+    assert quiet.stderr == "" and quiet.exit_code == 0
+    assert json.loads((tmp_path / "b.json").read_text())["best"]["step"] == 2
+
+
+def test_a_damaged_state_is_said_on_the_terminal(run: Path, shapes: Path) -> None:
+    newest = sorted(run.glob("state-*"))[-1]
+    content = newest.read_bytes()
+    (run / "state-00000003.safetensors").write_bytes(content[:100])
+    done = call("train", "--data", shapes, "--out", run, *TINY, "--resume", "--quiet")
+    assert done.exit_code == 0
+    assert "warning: resumed at step 2: " in done.stderr and "state-00000003" in done.stderr
+    (run / "state-00000003.safetensors").unlink()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(shapes: Path, tmp_path: Path) -> None:
+    def words(out: Path) -> list[str]:
+        options = ["--sizes", "64", "--channels", "16", "--backbone-weights", "none", "--val", "", "--freeze", "6"]
+        options += ["--epochs", "10", "--batch", "2", "--device", "cpu", "--save", "1000", "--workers", "1"]
+        return ["train", "--data", str(shapes), "--out", str(out), *options]
+
+    whole, out = tmp_path / "whole", tmp_path / "a b"
+    command = [sys.executable, "-m", "centerdet", *words(out)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (out / "log.csv").exists():  # ten steps are done
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the loader's process as well
+    _, complaints = process.communicate()
+    assert process.returncode == 130
+    states = [path.name for path in out.glob("state-*")]
+    assert len(states) == 1 and 10 <= int(states[0][6:14]) < 40
+    *_, said, go_on = complaints.splitlines()
+    assert states[0] in said and "Traceback" not in complaints
+    assert shlex.split(go_on) == ["centerdet", *words(out), "--resume"]
+    assert call(*shlex.split(go_on)[1:]).exit_code == 0
+    assert call(*words(whole)).exit_code == 0
+    for file in ("final.safetensors", "state-00000040.safetensors"):
+        one, other = read_tensors(whole / file)[0], read_tensors(out / file)[0]
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

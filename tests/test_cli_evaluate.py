@@ -11,6 +11,7 @@ from evaluation_sets import NAMES, make_set
 from typer.testing import CliRunner
 
 from centerdet.cli import app, main
+from centerdet.cli.show import console
 from centerdet.data.coco import read_coco, write_coco
 from centerdet.data.results import Results, read_results, write_results
 from centerdet.data.voc import read_voc, write_voc
@@ -109,7 +110,7 @@ def test_a_threshold_before_ap_is_warned_of(folder: Path, tmp_path: Path) -> Non
 
 
 def test_on_a_terminal_it_is_a_drawn_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["centerdet.cli.evaluate"].console, "_force_terminal", True)
+    monkeypatch.setattr(console, "_force_terminal", True)
     shown, _ = run(folder / "first", "--data", folder / "voc", "--split", "val", "--details")
     assert "│" in shown and "voc07-11pt" in shown
 
