@@ -1,7 +1,9 @@
 """The shell's commands on real files: what they print, write and exit with."""
 
+import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -150,8 +152,23 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 
 def test_colours_are_for_terminals() -> None:
-    done = program("check", "no/such/folder")
-    assert done.returncode == 1 and "no/such/folder" in done.stderr and "\x1b" not in done.stdout + done.stderr
+    def on_terminal(**environment: str) -> str:
+        ours, theirs = os.openpty()
+        known = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"}
+        command = [sys.executable, "-m", "centerdet", "trian"]
+        process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**known, **environment})
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone when the program ends
+            while part := os.read(ours, 1000):
+                shown += part
+        os.close(ours)
+        assert process.wait() == 2
+        return shown.decode()
+
+    colour = re.compile(r"\x1b\[(\d;)*3\d")
+    assert colour.search(on_terminal()) and not colour.search(on_terminal(NO_COLOR="1"))
+    assert "\x1b" not in program("trian").stderr
 
 
 # --- training -----------------------------------------------------------------------------------------------------
