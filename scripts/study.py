@@ -73,8 +73,12 @@ def main(
 ) -> None:
     """Run one row, or print the table of what was run."""
     if not row:
-        for path in sorted(out.glob("*.json")):
-            console.print(path.read_text(encoding="utf-8"))
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
+        for name in ROWS:
+            done = [run for run in runs if run["row"] == name]
+            for key in ("voc-area", "no NMS", "input 256", "input 320"):
+                if cells := [f"{100 * run[key]:.1f} (seed {run['seed']})" for run in done if key in run]:
+                    console.out(f"| {name if key == 'voc-area' else '… ' + key} | {', '.join(cells)} |")
         return
     place = out / f"{list(ROWS).index(row):02}-{seed}"
     if place.with_suffix(".json").exists():
