@@ -239,7 +239,7 @@ def test_threads_are_limited_while_predicting_and_put_back() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("tile", [None, 200])
+@pytest.mark.parametrize("tile", [None, 400])
 def test_a_long_stream_does_not_grow_the_process(detector: Detector, tile: int | None) -> None:
     psutil = pytest.importorskip("psutil")
     process, resident = psutil.Process(os.getpid()), []
