@@ -363,8 +363,7 @@ def test_four_pictures_are_learnt_to_the_last_object(tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", train=4, val=1, size=128, seed=1)
     config = TrainConfig(
         str(tmp_path / "shapes"), str(tmp_path / "run"), val=("train",), channels=48, epochs=150, batch=4, sizes=(128,),
-        lr=4e-3, warmup=10, ema=0.95, zoom=(1.0, 1.0), aspect=1.0, colour=0.0, mosaic=0.0, validate=50, save=1000,
-        device="cpu",
+        lr=4e-3, warmup=10, ema=0.95, augment="none", validate=50, save=1000, device="cpu",
     )  # fmt: skip
     scores: list[float] = []
     train(
