@@ -105,7 +105,7 @@ def test_exit_codes(words: list[str], code: int, said: str) -> None:
 # --- the program --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"]])
+@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"], ["predict"]])
 def test_help_is_quick(words: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['centerdet', *{words}, '--help']\n"

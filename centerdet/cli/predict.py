@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..detector import Detector
 from ..errors import CenterdetError, DataError, ImageError
 from .show import console, errors
 
@@ -60,6 +59,8 @@ def predict(
 
     A broken picture is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
     """
+    from ..detector import Detector
+
     detector = Detector.load(weights, device=device or None, threads=threads)
     stream = detector.stream_pictures(
         [int(source) if source.isdecimal() and not Path(source).exists() else source for source in sources],
