@@ -1,4 +1,4 @@
-"""Speed and memory on this machine: python scripts/benchmark.py --data DEVKIT [--threads 2]
+"""Speed and memory on this machine: python scripts/benchmark.py VOCdevkit [--threads 2]
 
 Training ms per picture (batch 16, 320 px, data included), beside the same step with other levers; predict ms for one
 picture; evaluation seconds for 4952 pictures x 100 detections x 20 classes; peak memory of each, in its own process.
