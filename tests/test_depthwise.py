@@ -31,3 +31,12 @@ def test_a_frozen_kernel_gets_no_gradient() -> None:
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
     layer(x).sum().backward()
     assert layer.weight.grad is None and x.grad is not None
+
+
+def test_half_precision_has_gradients_too() -> None:
+    layer = Depthwise(4, 5, 1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(torch.randn(2, 4, 8, 8))
+    out.float().sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert layer.weight.grad is not None and torch.isfinite(layer.weight.grad).all() and layer.weight.grad.any()
