@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from .errors import CenterdetError
 
 if TYPE_CHECKING:
+    from .config import TrainConfig
     from .detections import Detections
     from .detector import Detector
     from .evaluation import evaluate
-    from .training import TrainConfig, train
+    from .training import train
 
 __all__ = ["CenterdetError", "Detections", "Detector", "TrainConfig", "__version__", "evaluate", "train"]
 
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Detections": "detections",
     "Detector": "detector",
-    "TrainConfig": "training",
+    "TrainConfig": "config",
     "evaluate": "evaluation",
     "train": "training",
 }

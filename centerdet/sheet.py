@@ -1,5 +1,7 @@
 """A contact sheet of augmented training pictures: what the network is shown, and what it should say of it."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -7,11 +9,11 @@ from PIL import Image, ImageDraw
 
 from .codec import encode
 from .config import TrainConfig
-from .data.augment import Augment
-from .data.loader import TrainingPictures, picture_weights, training_loader
+from .data.loader import picture_weights, training_loader
 from .data.sample import DataSet
 from .draw import color_of, draw_boxes, letters
 from .errors import DataError
+from .training import training_pictures
 
 __all__ = ["draw_sheet"]
 
@@ -28,9 +30,8 @@ def draw_sheet(dataset: DataSet, config: TrainConfig, count: int = 16) -> NDArra
     if not len(dataset):
         raise DataError("contact sheet: want a picture that can be read, there is none")
     size, stride = config.sizes[-1], config.stride
-    augment = Augment(config.zoom, config.aspect, config.colour)
     [batch] = training_loader(
-        TrainingPictures(dataset, augment, max(config.sizes) * 5 // 4, keep=False),
+        training_pictures(dataset, replace(config, keep=False)),
         picture_weights(dataset, config.balance), batch=count, seed=config.seed, first=0, last=1,
         size_at=lambda _: size, mosaic_at=lambda _: config.mosaic, workers=0, pin=False,
     )  # fmt: skip

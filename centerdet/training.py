@@ -23,6 +23,7 @@ from .config import TrainConfig
 from .data.augment import Augment
 from .data.formats import read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
+from .data.sample import DataSet
 from .detector import Detector, save_weights, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
 from .evaluation import evaluate
@@ -31,7 +32,7 @@ from .models import Network, Outputs
 from .states import Interrupt, find_states, load_state, save_state
 from .watch import Progress, cut_log, find_tensorboard, write_log, write_tensorboard
 
-__all__ = ["Progress", "TrainConfig", "train"]
+__all__ = ["Progress", "TrainConfig", "train", "training_pictures"]
 
 
 def train(
@@ -61,7 +62,7 @@ def train(
     dataset = read_dataset(config.data, config.train, names=config.names or None)
     val = read_dataset(config.data, config.val, names=dataset.names) if config.val else None
     out.mkdir(parents=True, exist_ok=True)
-    pictures = TrainingPictures(dataset, _augment(config), keep_size=max(config.sizes) * 5 // 4, keep=config.keep)
+    pictures = training_pictures(dataset, config)
     steps = max(1, round(config.epochs * len(dataset) / config.batch))
 
     def size_at(step: int) -> int:
@@ -175,12 +176,11 @@ def _flush_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _augment(config: TrainConfig) -> Augment:
-    if config.augment == "full":
-        return Augment(config.zoom, config.aspect, config.colour)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # albumentations says that it has nothing to do
-        return Augment((1, 1), 1, 0, flip=False)
+def training_pictures(dataset: DataSet, config: TrainConfig) -> TrainingPictures:
+    """The data set's pictures as training augments them."""
+    full = config.augment == "full"
+    augment = Augment(config.zoom, config.aspect, config.colour) if full else Augment((1, 1), 1, 0, flip=False)
+    return TrainingPictures(dataset, augment, keep_size=max(config.sizes) * 5 // 4, keep=config.keep)
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:

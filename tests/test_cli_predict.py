@@ -1,14 +1,13 @@
 """`centerdet predict` on real files: every source, what is written where, and what broken ones leave behind."""
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from local_server import QuietHandler, serve
 from PIL import Image
 from tiny import MODEL, NAMES, tiny_detector
 from typer.testing import CliRunner, Result
@@ -157,7 +156,7 @@ def test_tiles(weights: Path, tmp_path: Path) -> None:
     assert row == detector.predict(tmp_path / "a.png", score_threshold=0.01, tile=64, overlap=0.5).to_dict()
 
 
-class _Server(http.server.BaseHTTPRequestHandler):
+class _Server(QuietHandler):
     """A picture at /cat.png, a text at every other address."""
 
     content = b""
@@ -167,19 +166,12 @@ class _Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.content if self.path.startswith("/cat.png") else b"no picture")
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server(pictures: Path) -> Iterator[str]:
     handler = type("Handler", (_Server,), {"content": (pictures / "1.png").read_bytes()})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as playing:
-        thread = threading.Thread(target=playing.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{playing.server_address[1]}"
-        playing.shutdown()
-        thread.join()
+    with serve(handler) as address:
+        yield address
 
 
 def test_urls(weights: Path, server: str, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Every kind of source as one stream: order, errors in their places, a thread that ends, little memory."""
 
-import http.server
 import io
 import sys
 import threading
@@ -13,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from local_server import QuietHandler, serve
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -227,7 +227,7 @@ def test_without_pyav_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.
         open_sources(tmp_path / "a.mp4")
 
 
-class _Server(http.server.BaseHTTPRequestHandler):
+class _Server(QuietHandler):
     """Plays good, slow, huge, wrong and redirecting servers, by path."""
 
     def do_GET(self) -> None:
@@ -254,18 +254,11 @@ class _Server(http.server.BaseHTTPRequestHandler):
         except OSError:
             pass  # the client has seen enough
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as playing:
-        thread = threading.Thread(target=playing.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{playing.server_address[1]}"
-        playing.shutdown()
-        thread.join()
+    with serve(_Server) as address:
+        yield address
 
 
 def test_urls(server: str) -> None:

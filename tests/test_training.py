@@ -27,7 +27,7 @@ from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector, save_weights
 from centerdet.errors import CenterdetError, ConfigError, WeightsError
 from centerdet.models import Network
-from centerdet.training import Progress, TrainConfig, _augment, train
+from centerdet.training import Progress, TrainConfig, train, training_pictures
 
 STEPS = 6
 
@@ -225,7 +225,7 @@ def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, t
 def test_without_augmentation_pictures_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
     dataset = read_dataset(data, ["train"])
     config = tiny_config(data, tmp_path, augment="none", balance=0)
-    pictures = TrainingPictures(dataset, _augment(config), keep_size=1000)
+    pictures = TrainingPictures(dataset, training_pictures(dataset, config).augment, keep_size=1000)
     loader = training_loader(
         pictures, picture_weights(dataset, 0), batch=len(dataset), seed=0, first=0, last=1,
         size_at=lambda step: 96, mosaic_at=lambda step: 0.0, workers=0, pin=False,

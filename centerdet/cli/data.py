@@ -141,7 +141,7 @@ def download(
     year: Annotated[str, typer.Option(help="2007 or 2012")] = "2007",
     split: Annotated[list[str] | None, typer.Option(help="train, val, trainval, test; again for more")] = None,
 ) -> None:
-    """Fetch VOC from its home, with checksums: the one command that uses the network."""
+    """Fetch VOC from its home, over the network, with checksums."""
     console.out(str(download_voc(out, year, split or ["trainval"])))
 
 

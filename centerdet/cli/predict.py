@@ -79,7 +79,7 @@ def predict(
                         found.plot(place(where), picture)
                 except ImageError as error:
                     broken += 1
-                    errors.print(f"error: {error}", markup=False, emoji=False, soft_wrap=True)
+                    errors.print(f"error: {error}", markup=False, soft_wrap=True)
                     write({"source": where, "error": str(error)})
                 else:
                     objects += len(found)

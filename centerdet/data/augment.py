@@ -57,7 +57,7 @@ class Augment:
         )
         parts = [albumentations.HorizontalFlip(p=0.5)] * flip + [jitter, albumentations.ToGray(p=0.02)] * (colour > 0)
         self.finish = albumentations.Compose(
-            parts,
+            parts or [albumentations.NoOp()],
             keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False),
         )
 

@@ -1,7 +1,5 @@
 """Data sets in any of the formats: recognised, read, written, and converted into one another."""
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +7,7 @@ from typing import Literal
 from ..errors import DataError
 from .coco import COCO_FILES, read_coco, write_coco
 from .files import Placing
+from .folders import new_folder
 from .problems import Report, fail
 from .sample import DataSet
 from .voc import list_voc_splits, read_voc, write_voc
@@ -62,19 +61,10 @@ def convert(
     for split, sources in splits.items():
         sets[split] = read_dataset(root, sources, names=names)
         names = sets[split].names
-    destination = Path(destination).absolute()
-    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise DataError(f"{destination}: want a new or empty folder")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as folder:
-        draft = Path(folder, destination.name)
-        written = {
+    with new_folder(destination) as draft:
+        return {
             split: write_dataset(data, draft, split, form, pictures=pictures, add=True) for split, data in sets.items()
         }
-        if destination.exists():
-            destination.rmdir()
-        os.rename(draft, destination)
-    return written
 
 
 def recognise(root: str | Path) -> Format:

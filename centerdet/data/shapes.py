@@ -5,8 +5,6 @@ and more pictures leave the earlier ones as they are. A box holds exactly the pi
 """
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .folders import new_folder
 from .sample import DataSet, Sample
 from .voc import write_voc
 
@@ -55,9 +54,7 @@ def write_shapes(root: str | Path, *, train: int = 240, val: int = 80, seed: int
     root = Path(root)
     if root.exists():
         raise DataError(f"{root}: exists already: want a new folder for the generated data set")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
-        draft = Path(folder, root.name)
+    with new_folder(root) as draft:
         pictures = draft / "JPEGImages"
         pictures.mkdir(parents=True)
         for number, (split, count) in enumerate((("train", train), ("val", val))):
@@ -69,7 +66,6 @@ def write_shapes(root: str | Path, *, train: int = 240, val: int = 80, seed: int
                 cv2.imwrite(str(path), scene.image[..., ::-1], options)
                 samples.append(Sample(path, scene.boxes, scene.labels, size=scene.owners.shape))
             write_voc(DataSet(samples, SHAPE_NAMES), draft, split, add=True)
-        os.rename(draft, root)
 
 
 def draw_scene(generator: Generator, size: int = 256) -> Scene:
