@@ -1,4 +1,4 @@
-"""Study of the recipe on held-out pictures of VOC2007 train: python scripts/study.py VOCdevkit --out runs/study
+"""Study of the recipe on held-out pictures of VOC2007 train: python scripts/study.py VOCdevkit --row "no mosaic"
 
 Every row changes one thing of the same short run. Every fifth picture of `2007:train` is held out and never trained
 on; `val` is not looked at. A row that is done is not run again, so the study goes on where it was stopped.
@@ -11,13 +11,17 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor, nn
 
-from centerdet import Detector, TrainConfig, codec, evaluate, losses, train, training
+from centerdet import Detector, TrainConfig, codec, evaluate, losses, models, train, training
 from centerdet.cli.show import console
 from centerdet.data.formats import read_dataset
 from centerdet.files import write_whole
+from centerdet.models.depthwise import Depthwise
+from centerdet.models.neck import separable
+from centerdet.models.network import Network, Outputs
 
-SIZE, PICTURES, BATCH = 192, 8000, 16
+SIZE = 192
 
 ROWS: dict[str, dict[str, Any]] = {
     "the recipe": {},
@@ -39,12 +43,26 @@ ROWS: dict[str, dict[str, Any]] = {
     "freeze 0": {"freeze": 0},
     "freeze 1": {"freeze": 1},
     "stride 4": {"stride": 4},
+    "no averaging of the weights": {"ema": 0.0},
+    "sizes 128, 192, 192": {"sizes": (128, 192, 192)},
+    "5 x 5 depthwise in neck and heads": {"patch": "five"},
 }
 
 
-def l1_loss(
-    heatmap: torch.Tensor, distances: torch.Tensor, targets: codec.Targets, stride: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+class Flipped(Network):
+    def forward(self, pictures: Tensor) -> Outputs:  # the mean of what is said of pictures and of their mirror images
+        plain, mirror = super().forward(pictures), super().forward(pictures.flip(3))
+        heatmap = torch.logit((plain.heatmap.sigmoid() + mirror.heatmap.flip(3).sigmoid()) / 2)
+        return Outputs(heatmap, (plain.distances + mirror.distances.flip(3)[:, [2, 1, 0, 3]]) / 2)
+
+
+def five(inputs: int, outputs: int) -> nn.Sequential:
+    layers = separable(inputs, outputs)
+    layers[0] = Depthwise(inputs, 5, padding=2)
+    return layers
+
+
+def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: int) -> tuple[Tensor, Tensor]:
     """CenterNet's box loss, weights 1 and 0.1, with offset and size taken from the four distances."""
     image, row, column = (targets.heatmap == 1).any(1).nonzero(as_tuple=True)
     grid = heatmap.shape[-1]
@@ -59,6 +77,7 @@ def l1_loss(
 
 PATCHES: dict[str, Callable[[], None]] = {
     "l1": lambda: setattr(training, "detection_loss", l1_loss),
+    "five": lambda: vars(models.network).update(separable=five) or vars(models.neck).update(separable=five),
     "narrow": lambda: setattr(codec, "SPREAD", 0.3),
     "wide": lambda: setattr(codec, "SPREAD", 0.8),
 }
@@ -68,38 +87,39 @@ def main(
     data: Annotated[str, typer.Argument(help="VOCdevkit folder")],
     out: Annotated[Path, typer.Option(help="folder of the study")] = Path("runs/study"),
     row: Annotated[str, typer.Option(help="run this row alone")] = "",
+    epochs: Annotated[int, typer.Option(help="of 2000 pictures")] = 4,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
     """Run one row, or print the table of what was run."""
     if not row:
-        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
-        for name in ROWS:
-            done = [run for run in runs if run["row"] == name]
-            for key in ("voc-area", "no NMS", "input 256", "input 320"):
-                if cells := [f"{100 * run[key]:.1f} (seed {run['seed']})" for run in done if key in run]:
-                    console.out(f"| {name if key == 'voc-area' else '… ' + key} | {', '.join(cells)} |")
+        for path in sorted(out.glob("*.json"), key=lambda path: (len(path.name), path.name)):
+            run = json.loads(path.read_text(encoding="utf-8"))
+            name = f"{run.pop('row')}, seed {run.pop('seed')}, {run.pop('epochs', 4)} epochs"
+            console.out(f"{name}: " + ", ".join(f"{key} {100 * value:.1f}" for key, value in run.items()))
         return
-    place = out / f"{list(ROWS).index(row):02}-{seed}"
+    place = out / f"{list(ROWS).index(row):02}-{seed}{f'-{epochs}' * (epochs != 4)}"
     if place.with_suffix(".json").exists():
         return
     kit = held_out(Path(data), out)
     changes = dict(ROWS[row])
     if patch := changes.pop("patch", None):
         PATCHES[patch]()
+    options: dict[str, Any] = {"sizes": (SIZE,), "epochs": epochs, "ema": 0.998, "save": 10**9} | changes
     config = TrainConfig(
-        data=str(kit), out=str(place), train=("2007:fit",), val=(), seed=seed, threads=threads,
-        sizes=(SIZE,), epochs=PICTURES / 2000, ema=0.998, save=10**9, **changes,
-    )  # fmt: skip
+        data=str(kit), out=str(place), train=("2007:fit",), val=(), seed=seed, threads=threads, **options
+    )
     detector = train(config)
     held = read_dataset(str(kit), ("2007:held",), names=detector.names)
     scores = {"voc-area": evaluate(detector, held).voc.mean_ap}
-    if row == "the recipe":
+    if row in ("the recipe", "no mosaic"):
         whole = Detector(detector.network, detector.names, SIZE, nms_iou=1.0)
         scores["no NMS"] = evaluate(whole, held).voc.mean_ap
         for size in (256, 320):
             scores[f"input {size}"] = evaluate(Detector(detector.network, detector.names, size), held).voc.mean_ap
-    write_whole(place.with_suffix(".json"), json.dumps({"row": row, "seed": seed, **scores}).encode())
+        detector.network.__class__ = Flipped
+        scores["flip"] = evaluate(detector, held).voc.mean_ap
+    write_whole(place.with_suffix(".json"), json.dumps({"row": row, "seed": seed, "epochs": epochs, **scores}).encode())
 
 
 def held_out(data: Path, out: Path) -> Path:
