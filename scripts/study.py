@@ -56,10 +56,13 @@ class Flipped(Network):
         return Outputs(heatmap, (plain.distances + mirror.distances.flip(3)[:, [2, 1, 0, 3]]) / 2)
 
 
-def five(inputs: int, outputs: int) -> nn.Sequential:
-    layers = separable(inputs, outputs)
-    layers[0] = Depthwise(inputs, 5, padding=2)
-    return layers
+def widen() -> None:
+    def five(inputs: int, outputs: int) -> nn.Sequential:
+        layers = separable(inputs, outputs)
+        layers[0] = Depthwise(inputs, 5, padding=2)
+        return layers
+
+    models.network.separable = models.neck.separable = five
 
 
 def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: int) -> tuple[Tensor, Tensor]:
@@ -77,7 +80,7 @@ def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: 
 
 PATCHES: dict[str, Callable[[], None]] = {
     "l1": lambda: setattr(training, "detection_loss", l1_loss),
-    "five": lambda: vars(models.network).update(separable=five) or vars(models.neck).update(separable=five),
+    "five": widen,
     "narrow": lambda: setattr(codec, "SPREAD", 0.3),
     "wide": lambda: setattr(codec, "SPREAD", 0.8),
 }
