@@ -62,7 +62,8 @@ def widen() -> None:
         layers[0] = Depthwise(inputs, 5, padding=2)
         return layers
 
-    models.network.separable = models.neck.separable = five
+    for module in (models.network, models.neck):
+        setattr(module, "separable", five)
 
 
 def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: int) -> tuple[Tensor, Tensor]:
