@@ -7,7 +7,7 @@ Boxes are xyxy, 0-based, half-open, in pixels: width = x2 - x1. Shapes: boxes (N
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area", "clip", "flip", "iou_matrix"]
+__all__ = ["area", "clip", "flip", "intersection_matrix", "iou_matrix"]
 
 Floats = NDArray[np.floating]
 
@@ -29,11 +29,15 @@ def flip(boxes: Floats, width: float) -> Floats:
     return np.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], axis=-1)
 
 
-def iou_matrix(first: Floats, second: Floats) -> Floats:
-    """Intersection over union of every pair, (N, 4) and (M, 4) -> (N, M); 0 where both are empty."""
+def intersection_matrix(first: Floats, second: Floats) -> Floats:
+    """Area that every pair shares, in square pixels, (N, 4) and (M, 4) -> (N, M)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    shared = sides[..., 0] * sides[..., 1]
+    return area(np.concatenate([low, high], axis=-1))
+
+
+def iou_matrix(first: Floats, second: Floats) -> Floats:
+    """Intersection over union of every pair, (N, 4) and (M, 4) -> (N, M); 0 where both are empty."""
+    shared = intersection_matrix(first, second)
     union = area(first)[:, None] + area(second)[None] - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

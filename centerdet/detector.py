@@ -104,6 +104,13 @@ class Detector:
             ) from error
         return cls(network, names, fields["size"], device=device, threads=threads)
 
+    def save(self, path: str | Path, **fields: Any) -> None:
+        """Write weights in half precision, with all that `load` needs and any JSON `fields` beside it."""
+        state = self.network.state_dict()
+        halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        about = {"model": self.network.options, "names": self.names, "size": self.size}
+        write_tensors(Path(path), halves, {**about, **fields})
+
     def predict(
         self,
         picture: images.Source,
@@ -261,14 +268,8 @@ def _limit(threads: int | None) -> Iterator[None]:
 def weights_path(weights: str | Path) -> Path:
     """Where a shipped name's weights lie (in the package, or in the clone beside it), or the path itself."""
     if str(weights) not in SHIPPED:
+        if not Path(weights).is_file():
+            raise WeightsError(f"{weights}: no such weights file, nor a shipped name ({', '.join(SHIPPED)})")
         return Path(weights)
     inside = Path(str(files(__package__)), "weights", SHIPPED[str(weights)])
     return inside if inside.is_file() else Path(__file__).parents[1] / "weights" / SHIPPED[str(weights)]
-
-
-def save_weights(
-    path: Path, state: dict[str, Tensor], model: dict[str, Any], names: Iterable[str], size: int, **more: Any
-) -> None:
-    """Write detector weights, in half precision, with what rebuilds the network and any `more` JSON fields."""
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    write_tensors(path, halves, {"model": model, "names": list(names), "size": size, **more})

@@ -2,7 +2,8 @@
 
 Law: an object whose sides are at most the tiles' overlap, less twice MARGIN, is seen uncut by at least one tile. So
 what reaches an inner border of its tile is dropped, since another tile shows it whole or, where it is larger, the view
-of the whole picture does. Windows are (left, top, right, bottom) in whole pixels, half-open; sizes (height, width).
+of the whole picture does; and what a tile finds inside an object larger than a tile is a part of that. Windows are
+(left, top, right, bottom) in whole pixels, half-open; sizes (height, width).
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
+from .boxes import area, intersection_matrix
 from .detections import Detections
 from .errors import ConfigError
 
@@ -22,6 +24,7 @@ __all__ = ["Window", "check_tiling", "cut", "is_cut", "merge"]
 Window = tuple[int, int, int, int]
 
 LEAST = 32  # px of a tile's side: fewer would make thousands of tiles that show nothing
+PART = 0.8  # of a tile's box inside a large object of its class that scores at least half as high: a part of it
 MARGIN = 0.02  # of a tile's side; the network misses the border of what is cut by about as much
 
 
@@ -58,10 +61,18 @@ def merge(parts: Sequence[Detections], windows: Sequence[Window], nms_iou: float
     """What the windows of a picture show (the first is all of it) in its pixels: nothing cut, of doubles the best."""
     if len(parts) == 1:
         return parts[0]
-    uncut = [part[~is_cut(part.boxes, window, windows[0])] for part, window in zip(parts, windows, strict=True)]
-    shifts = [np.array([left, top, left, top], np.float32) for left, top, _, _ in windows]
-    boxes = np.concatenate([part.boxes + shift for part, shift in zip(uncut, shifts, strict=True)])
-    scores, labels = (np.concatenate([getattr(part, name) for part in uncut]) for name in ("scores", "labels"))
+    left, top, right, bottom = windows[1]
+    large = parts[0][(parts[0].boxes[:, 2:] - parts[0].boxes[:, :2]).max(1) > max(right - left, bottom - top)]
+    found = [parts[0]]
+    for part, window in zip(parts[1:], windows[1:], strict=True):
+        uncut = part[~is_cut(part.boxes, window, windows[0])]
+        uncut = replace(uncut, boxes=uncut.boxes + np.array(window[:2] * 2, np.float32))
+        inside = intersection_matrix(uncut.boxes, large.boxes) > PART * area(uncut.boxes)[:, None]
+        alike = (uncut.labels[:, None] == large.labels) & (uncut.scores[:, None] <= 2 * large.scores)
+        found.append(uncut[~(inside & alike).any(1)])
+    boxes, scores, labels = (
+        np.concatenate([getattr(one, name) for one in found]) for name in ("boxes", "scores", "labels")
+    )
     keep = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), nms_iou).numpy()
     return replace(parts[0], boxes=boxes[keep], scores=scores[keep], labels=labels[keep])
 

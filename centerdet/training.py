@@ -24,7 +24,7 @@ from .data.augment import Augment
 from .data.formats import read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
 from .data.sample import DataSet
-from .detector import Detector, save_weights, weights_path
+from .detector import Detector, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
 from .evaluation import evaluate
 from .losses import detection_loss
@@ -53,7 +53,7 @@ def train(
     """
     out = Path(config.out)
     if find_states(out) and not resume:
-        raise ConfigError(f"out: {out} holds a training already: resume it, or name another folder")
+        raise ConfigError(f"out: {out} holds a training already: resume it (--resume), or name another folder (--out)")
     writer = find_tensorboard() if config.tensorboard else None
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -139,7 +139,7 @@ def train(
                 waited += 1
                 if validation.voc.mean_ap > best:
                     best, waited = validation.voc.mean_ap, 0
-                    _save(out / "best.safetensors", averaged, config, dataset.names, size, done, best)
+                    detector.save(out / "best.safetensors", config=asdict(config), step=done, **{"voc-area": best})
             passed = time.perf_counter() - clock
             now = Progress(
                 done, steps, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
@@ -161,9 +161,9 @@ def train(
             if stopping:
                 raise KeyboardInterrupt
 
-    size = size_at(done - 1)
-    _save(out / "final.safetensors", averaged, config, dataset.names, size, done)
-    return _detector(averaged, config, dataset.names, size, device)
+    detector = _detector(averaged, config, dataset.names, size_at(done - 1), device)
+    detector.save(out / "final.safetensors", config=asdict(config), step=done)
+    return detector
 
 
 @contextmanager
@@ -229,16 +229,3 @@ def _detector(
     network = Network(len(names), **config.model)
     network.load_state_dict(averaged.module.state_dict())
     return Detector(network, names, size, device=device)
-
-
-def _save(
-    path: Path,
-    averaged: AveragedModel,
-    config: TrainConfig,
-    names: Sequence[str],
-    size: int,
-    step: int,
-    voc_area: float | None = None,
-) -> None:
-    state, fields = averaged.module.state_dict(), {"config": asdict(config), "step": step, "voc-area": voc_area}
-    save_weights(path, state, config.model, names, size, **fields)

@@ -15,7 +15,6 @@ from tiny import MODEL, NAMES, tiny_detector
 
 from centerdet import Detector
 from centerdet.checkpoint import read_tensors, write_tensors
-from centerdet.detector import save_weights
 from centerdet.errors import CenterdetError, WeightsError
 
 TENSORS = {
@@ -31,7 +30,7 @@ FIELDS: dict[str, Any] = {"names": ["cat", "Kätzchen"], "size": 320, "model": {
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, tiny_detector().network.state_dict(), MODEL, NAMES, 64)
+    tiny_detector().save(path)
     return path
 
 

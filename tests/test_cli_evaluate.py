@@ -135,12 +135,11 @@ def test_failures_say_what_and_where(
 
 def test_a_detector_is_run_over_the_pictures(tmp_path: Path) -> None:
     from centerdet.data.shapes import SHAPE_NAMES, write_shapes
-    from centerdet.detector import save_weights
+    from centerdet.detector import Detector
     from centerdet.models import Network
 
     write_shapes(tmp_path / "shapes", train=1, val=3, size=64)
-    model = {"backbone": "resnet18", "channels": 8}
-    save_weights(tmp_path / "some.safetensors", Network(5, **model).state_dict(), model, SHAPE_NAMES, 64)
+    Detector(Network(5, "resnet18", channels=8), SHAPE_NAMES, 64).save(tmp_path / "some.safetensors")
     common = ("--data", tmp_path / "shapes", "--split", "val", "--device", "cpu", "--quiet")
     shown, _ = run(tmp_path / "some.safetensors", *common, "--save-detections", tmp_path / "found")
     assert shown.splitlines()[-1].startswith("3 pictures, at most 100 detections each, no score threshold")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from local_server import QuietHandler, serve
 from PIL import Image
-from tiny import MODEL, NAMES, tiny_detector
+from tiny import NAMES, tiny_detector
 from typer.testing import CliRunner, Result
 
 from centerdet.cli import app
-from centerdet.detector import Detector, save_weights
+from centerdet.detector import Detector
 from centerdet.errors import CenterdetError, ConfigError, DataError
 
 runner = CliRunner()
@@ -22,7 +22,7 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, tiny_detector().network.state_dict(), MODEL, NAMES, 64)
+    tiny_detector().save(path)
     return path
 
 

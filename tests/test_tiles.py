@@ -18,7 +18,7 @@ from centerdet.boxes import iou_matrix
 from centerdet.data.sample import DataSet, Sample
 from centerdet.data.shapes import SHAPE_NAMES, draw_scene, write_shapes
 from centerdet.errors import ConfigError
-from centerdet.tiles import MARGIN, cut, is_cut
+from centerdet.tiles import MARGIN, cut, is_cut, merge
 
 SIZES = st.tuples(st.integers(1, 900), st.integers(1, 900))
 TILES = st.integers(32, 500)
@@ -134,6 +134,28 @@ def test_large_objects_come_from_the_whole_picture_without_halves() -> None:
     found = RedFinder().predict(_paint(size, np.vstack([large, small])), tile=64)
     assert len(found) == 5
     assert (iou_matrix(found.boxes, np.vstack([large, small]).astype(np.float32)).max(0) > 0.8).all()
+
+
+def test_what_tiles_find_inside_a_large_object_is_a_part_of_it() -> None:
+    whole, tiles = (0, 0, 400, 200), [(0, 0, 200, 200), (200, 0, 400, 200)]
+    names = ("person", "cup")
+
+    def found(size: tuple[int, int], *rows: tuple[float, ...]) -> Detections:
+        table = np.array(rows, np.float32).reshape(-1, 6)
+        return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), names, size)
+
+    large, medium = (50, 10, 350, 190, 0.45, 0), (360, 10, 395, 190, 0.5, 0)
+    parts = [
+        found((200, 400), large, medium),
+        found((200, 200), (60, 20, 150, 120, 0.9, 0), (100, 20, 120, 60, 0.8, 1), (10, 20, 70, 120, 0.7, 0)),
+        # inside the medium one, which is smaller than a tile, and inside the large one, but more than twice as sure
+        found((200, 200), (165, 20, 190, 90, 0.6, 0), (20, 20, 60, 90, 1, 0)),
+    ]
+    merged = merge(parts, [whole, *tiles], 0.6)
+    assert _sorted(merged.boxes) == [
+        [10, 20, 70, 120], [50, 10, 350, 190], [100, 20, 120, 60], [220, 20, 260, 90], [360, 10, 395, 190],
+        [365, 20, 390, 90],
+    ]  # fmt: skip
 
 
 def test_a_batch_and_a_stream_of_tiled_pictures_are_single_calls(tmp_path: Path) -> None:

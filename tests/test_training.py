@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import MODEL, tiny_config, tiny_network
-from torch import Tensor
+from tiny import tiny_config, tiny_network
 
 from centerdet import images
 from centerdet.checkpoint import read_tensors
 from centerdet.data.formats import read_dataset
 from centerdet.data.loader import TrainingPictures, picture_weights, training_loader
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
-from centerdet.detector import Detector, save_weights
+from centerdet.detector import Detector
 from centerdet.errors import CenterdetError, ConfigError, WeightsError
 from centerdet.models import Network
 from centerdet.training import Progress, TrainConfig, train, training_pictures
@@ -154,7 +153,9 @@ def test_resuming_without_a_whole_state_is_an_error(data: Path, run: Path, tmp_p
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(data: Path, run: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a training already: resume it, or name another folder"):
+    with pytest.raises(
+        ConfigError, match=r"holds a training already: resume it \(--resume\), or name another folder \(--out\)"
+    ):
         train(tiny_config(data, run))
     with pytest.raises(ConfigError, match=r"lr: .* was trained with 0\.0025, now 0\.5: resume with the same options"):
         train(tiny_config(data, run, lr=0.5), resume=True)
@@ -329,7 +330,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_pictures(data: Path, t
     with torch.no_grad():
         network.heatmap_head[-1].bias.fill_(math.nan)
     start = tmp_path / "start.safetensors"
-    save_weights(start, network.state_dict(), {**MODEL, "freeze": 3}, SHAPE_NAMES, 64)
+    Detector(network, SHAPE_NAMES, 64).save(start)
     with pytest.raises(CenterdetError, match=r"step 0: the loss is nan.*pictures: ") as caught:
         train(tiny_config(data, tmp_path / "run", start=str(start), mosaic=0.0))
     named = str(caught.value).split("pictures: ")[1].split(", ")
@@ -340,7 +341,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_pictures(data: Path, t
 def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, tmp_path: Path) -> None:
     network = tiny_network(2, freeze=3)
     start = tmp_path / "start.safetensors"
-    save_weights(start, network.state_dict(), {**MODEL, "freeze": 3}, ("cat", "dog"), 64)
+    Detector(network, ("cat", "dog"), 64).save(start)
     config = tiny_config(data, tmp_path / "run", start=str(start), epochs=1 / STEPS, lr=0, backbone_lr=0)
     tensors = train(config).network.state_dict()
     for name, before in network.named_parameters():
@@ -348,8 +349,7 @@ def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, t
         assert tensors[name].shape[1:] == before.shape[1:]
         assert fresh or torch.equal(tensors[name], before.half().float()), name
     wrong = tmp_path / "wrong.safetensors"
-    state: dict[str, Tensor] = tiny_network(2, channels=8).state_dict()
-    save_weights(wrong, state, {**MODEL, "channels": 8}, ("cat", "dog"), 64)
+    Detector(tiny_network(2, channels=8), ("cat", "dog"), 64).save(wrong)
     with pytest.raises(WeightsError, match=r"wrong\.safetensors: made for another network: \d+ tensors do not fit"):
         train(tiny_config(data, tmp_path / "other", start=str(wrong)))
 

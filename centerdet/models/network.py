@@ -53,6 +53,7 @@ class Network(nn.Module):
         if stride not in (4, 8):
             raise ConfigError(f"stride: want 4 or 8, got {stride}")
         self.stride = stride
+        self.options = {"backbone": backbone, "stride": stride, "channels": channels, "freeze": freeze}
         self.backbone, self.load_report = build_backbone(backbone, weights)
         used = STRIDES.index(stride)
         self.neck = Neck(self.backbone.channels[used:], channels)
