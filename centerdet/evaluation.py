@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.problems import plural
 from .data.results import Results
 from .data.sample import DataSet
 from .detections import Detections
@@ -86,9 +87,9 @@ class Evaluation:
         threshold = f"score threshold {self.score_threshold:g}" if self.score_threshold > 0 else "no score threshold"
         threshold += f", with tiles of {self.tile} px" if self.tile else ""
         return (
-            f"{self.pictures} pictures, {limit} detections each, {threshold}; IoU >= {self.voc.iou_threshold:g}, "
-            "best object taken or not, difficult ignored; voc-area: area under the curve (devkit of 2010 on), "
-            "voc07-11pt: 11 points (2007)"
+            f"{plural(self.pictures, 'picture')}, {limit} detections each, {threshold}; "
+            f"IoU >= {self.voc.iou_threshold:g}, best object taken or not, difficult ignored; "
+            "voc-area: area under the curve (devkit of 2010 on), voc07-11pt: 11 points (2007)"
         )
 
     @property
@@ -182,8 +183,7 @@ class Evaluation:
         if details:
             named = [{**one._asdict(), "picture": str(one.picture)} for one in self.suspects()]
             names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
-            found = [getattr(self, name)() for name in names]
-            plain |= {name: _renamed(one.to_dict()) for name, one in zip(names, found, strict=True)}
+            plain |= {name: _renamed(getattr(self, name)().to_dict()) for name in names}
             plain |= {"suspects": named, "coco": self.coco().to_dict()}
         if rules:
             steps = self.from_voc_to_coco()

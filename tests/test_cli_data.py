@@ -69,8 +69,6 @@ def test_check_writes_a_contact_sheet(run: Run, shapes: Path, tmp_path: Path) ->
     assert run("check", shapes, "--sheet", tmp_path / "sheet.jpg", "--size", 64, "--quiet").code == 0
     sheet = load(tmp_path / "sheet.jpg")
     assert sheet.shape[0] > sheet.shape[1] > 1600 and sheet.std() > 20
-    failed = run("check", shapes, "--sheet", tmp_path / "none" / "sheet.jpg", "--quiet")
-    assert failed.code == 1 and failed.out == "0 errors, 0 notes\n" and "sheet.jpg: cannot be written" in failed.err
 
 
 def test_convert_and_split_say_what_they_wrote(run: Run, shapes: Path, tmp_path: Path) -> None:
@@ -98,13 +96,15 @@ def _count(shapes: Path, split: str) -> str:
     ("words", "said"),
     [
         (["check", "DATA", "--sheet", "sheet.txt"], "sheet.txt: want a file called"),
+        (["check", "DATA", "--sheet", "none/sheet.jpg"], "Invalid value for '--sheet': no folder none"),
         (["check", "DATA", "--size", "100"], "multiples of 32"),
         (["check", "DATA", "--stride", "5"], "want 4 or 8"),
         (["check", "DATA", "--spilt", "a"], "--split"),
         (["check"], "Missing argument"),
-        (["convert", "DATA", "out", "--to", "yolo", "--split", "train"], "want NEW=VALUE"),
+        (["convert", "DATA", "out", "--to", "yolo", "--split", "train"], "want NEW=SOURCE, such as train=2007:train"),
         (["convert", "DATA", "out", "--to", "pascal", "--split", "a=train"], "'voc', 'coco', 'yolo'"),
         (["split", "DATA", "out", "--source", "train", "--part", "a=b"], "such as train=0.8"),
+        (["split", "DATA", "out", "--source", "train", "--part", "a=80"], "--part: want shares above 0 that sum to 1"),
     ],
 )
 def test_wrong_usage_exits_with_2(

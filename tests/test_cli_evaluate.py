@@ -15,6 +15,7 @@ from centerdet.cli.show import console
 from centerdet.data.coco import read_coco, write_coco
 from centerdet.data.results import Results, read_results, write_results
 from centerdet.data.voc import read_voc, write_voc
+from centerdet.errors import AnnotationError
 from centerdet.evaluation import evaluate_detections
 
 
@@ -122,6 +123,8 @@ def test_failures_say_what_and_where(
     cases = {
         (str(tmp_path / "broken.json"), "--split", "val"): (1, "broken.json: [0].category_id: the key is missing"),
         (str(folder / "first"), "--split", "test"): (1, "test"),
+        ("vox", "--split", "val"): (1, "vox: no such weights file, nor a shipped name (voc)"),
+        (str(folder / "first"), "--split", "val", "--csv", "none/a.csv"): (2, "no folder none"),
         (str(tmp_path / "no.safetensors"), "--split", "val"): (1, "no.safetensors: no such weights file"),
         (str(folder / "first"), "--split", "val", "--score-threshold", "2"): (2, "score-threshold"),
     }
@@ -144,3 +147,6 @@ def test_a_detector_is_run_over_the_pictures(tmp_path: Path) -> None:
     shown, _ = run(tmp_path / "some.safetensors", *common, "--save-detections", tmp_path / "found")
     assert shown.splitlines()[-1].startswith("3 pictures, at most 100 detections each, no score threshold")
     assert run(tmp_path / "found", *common)[0] == shown
+    assert "with tiles of 40 px" in run(tmp_path / "some.safetensors", *common, "--tile", 40)[0]
+    with pytest.raises(AnnotationError, match=r"unknown class 'triangle', .*; voc knows aeroplane, bicycle, "):
+        run("voc", *common)

@@ -69,7 +69,7 @@ def test_it_prints_both_numbers_with_their_protocol() -> None:
         "mean           1     100.0       100.0",
         result.protocol,
     ]
-    for words in ("1 pictures", "IoU >= 0.5", "difficult ignored", "at most 100 detections", "no score threshold"):
+    for words in ("1 picture,", "IoU >= 0.5", "difficult ignored", "at most 100 detections", "no score threshold"):
         assert words in result.protocol
     assert format_table(("a", "b"), []) == "a  b"
 

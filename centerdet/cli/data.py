@@ -17,6 +17,7 @@ from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
 from ..data.voc import download_voc
 from ..errors import ConfigError
+from .options import in_a_folder
 from .show import console, errors
 
 __all__ = ["check", "convert", "download", "split"]
@@ -37,7 +38,10 @@ def check(
     names: Names = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="also draw 16 augmented training pictures, with boxes and heatmaps, into this file (.jpg)"),
+        typer.Option(
+            help="also draw 16 augmented training pictures, with boxes and heatmaps, into this file (.jpg)",
+            callback=in_a_folder,
+        ),
     ] = None,
     size: Annotated[
         int, typer.Option(help="of the input, px: for the codec's ceiling and the sheet")
@@ -102,7 +106,7 @@ def convert(
     Several sources of one NEW are joined. The first problem ends it, and no folder is left: `check` tells them all.
     """
     splits: dict[str, list[str]] = {}
-    for new, source in _named(split, "--split", "train=2007:train"):
+    for new, source in _named(split, "--split", "NEW=SOURCE, such as train=2007:train"):
         splits.setdefault(new, []).append(source)
     _show(convert_data(data, out, to, splits, names=names, pictures="link" if link else "copy"), as_json, quiet)
 
@@ -124,9 +128,11 @@ def split(
 ) -> None:
     """Take a data set apart at random, classes in like shares, no group on both sides."""
     try:
-        shares = {new: float(share) for new, share in _named(part, "--part", "train=0.8")}
+        shares = {new: float(share) for new, share in _named(part, "--part", "NEW=SHARE, such as train=0.8")}
     except ValueError as error:
         raise typer.BadParameter(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
+    if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise typer.BadParameter(f"--part: want shares above 0 that sum to 1, got {' and '.join(part)}")
     parts = split_data(read_dataset(data, source, names=names), shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
@@ -145,11 +151,11 @@ def download(
     console.out(str(download_voc(out, year, split or ["trainval"])))
 
 
-def _named(pairs: list[str], option: str, example: str) -> list[tuple[str, str]]:
-    """NEW=VALUE words of an option as pairs."""
+def _named(pairs: list[str], option: str, form: str) -> list[tuple[str, str]]:
+    """Words of an option such as NEW=SOURCE as pairs."""
     for pair in pairs:
         if not all(pair.partition("=")):
-            raise typer.BadParameter(f"{option} {pair}: want NEW=VALUE, such as {example}")
+            raise typer.BadParameter(f"{option} {pair}: want {form}")
     return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
 
 
@@ -159,4 +165,9 @@ def _show(written: Mapping[str, Mapping[str, int]], as_json: bool, quiet: bool) 
         console.out(json.dumps(written))
     elif not quiet:
         for new, counts in written.items():
-            console.out(f"{new}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+            console.out(
+                f"{new}: "
+                + ", ".join(
+                    f"{number} {what.removesuffix('s') if number == 1 else what}" for what, number in counts.items()
+                )
+            )

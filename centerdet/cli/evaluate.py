@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -11,12 +12,14 @@ from rich.table import Table
 
 from ..data.coco import COCO_FILES
 from ..data.formats import read_dataset, recognise
+from ..data.problems import Problem, fail
 from ..data.results import read_results, write_results
 from ..data.sample import DataSet
 from ..evaluation import Evaluation, evaluate_detections, format_percent, format_table
 from ..evaluation import evaluate as run
 from ..files import write_whole
 from ..metrics.statistics import Difference
+from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
@@ -45,25 +48,38 @@ def evaluate(
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="explain VOC against COCO on these detections")] = False,
     json_file: Annotated[
-        str, typer.Option("--json", help="write the result as JSON; '-': print it and nothing else")
+        str,
+        typer.Option("--json", help="write the result as JSON; '-': print it and nothing else", callback=in_a_folder),
     ] = "",
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="write the classes' table")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="write the classes' table", callback=in_a_folder)
+    ] = None,
     save_detections: Annotated[
-        Path | None, typer.Option(help="write the detections: a .json file (COCO results), else a folder (VOC comp4)")
+        Path | None,
+        typer.Option(
+            help="write the detections: a .json file (COCO results), else a folder (VOC comp4)", callback=in_a_folder
+        ),
     ] = None,
     annotations: Annotated[
         list[Path] | None,
         typer.Option(help="COCO JSON whose ids a results JSON uses, where the data set is no COCO one"),
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores lower; lowers AP")] = 0.0,
-    device: Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")] = "",
+    tile: Tile = None,
+    overlap: Overlap = None,
+    device: Device = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
-    splits = split or []
+    splits, tiles = split or [], tiling(tile, overlap)
     sources = [_open(one, device) for one in (weights, against) if one]
     names = next((source.names for source in sources if not isinstance(source, Path)), None)
-    dataset = read_dataset(data, splits, names=names)
+
+    def report(problem: Problem) -> None:
+        known = f"; {weights} knows {', '.join(names)}" if names and problem.kind == "unknown class" else ""
+        fail(replace(problem, what=problem.what + known))
+
+    dataset = read_dataset(data, splits, names=names, report=report)
     ids = list(annotations or []) or _annotations(data, splits)
     results = []
     for source in sources:
@@ -73,7 +89,7 @@ def evaluate(
             )
             results.append(evaluate_detections(found, dataset, score_threshold=score_threshold))
         else:
-            results.append(_predict(source, dataset, score_threshold, quiet))
+            results.append(_predict(source, dataset, quiet, score_threshold=score_threshold, **tiles))
     result = results[0]
     for name, one in zip((weights, against), results, strict=False):
         if one.warning:
@@ -109,12 +125,9 @@ def _open(weights: str, device: str) -> "Detector | Path":
     return Detector.load(weights, device=device or None)
 
 
-def _predict(detector: "Detector", dataset: DataSet, score_threshold: float, quiet: bool) -> Evaluation:
+def _predict(detector: "Detector", dataset: DataSet, quiet: bool, **options: Any) -> Evaluation:
     with bar("evaluate", len(dataset), quiet) as (progress, task):
-        return run(
-            detector, dataset, score_threshold=score_threshold,
-            progress=lambda done: progress.update(task, completed=done),
-        )  # fmt: skip
+        return run(detector, dataset, progress=lambda done: progress.update(task, completed=done), **options)
 
 
 def _annotations(data: Path, splits: Sequence[str]) -> list[Path]:

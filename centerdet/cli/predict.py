@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..data.problems import plural
 from ..errors import CenterdetError, DataError, ImageError
+from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
 
 __all__ = ["predict"]
@@ -40,17 +42,15 @@ def predict(
             "--json",
             help="write JSON Lines, a line a picture with source, height, width and objects, or source and error; "
             "the file appears when all is done; '-': print them and nothing else",
+            callback=in_a_folder,
         ),
     ] = "",
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", "--score", min=0, max=1, help="leave out what scores lower")
     ] = 0.3,
-    tile: Annotated[
-        int | None,
-        typer.Option(min=32, help="also look at square tiles of this side, px: small objects, large pictures"),
-    ] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too")] = 0.2,
-    device: Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")] = "",
+    tile: Tile = None,
+    overlap: Overlap = None,
+    device: Device = "",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; left out: PyTorch decides")] = None,
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
@@ -61,10 +61,11 @@ def predict(
     """
     from ..detector import Detector
 
+    tiles = tiling(tile, overlap)
     detector = Detector.load(weights, device=device or None, threads=threads)
     stream = detector.stream_pictures(
         [int(source) if source.isdecimal() and not Path(source).exists() else source for source in sources],
-        score_threshold=score_threshold, allow_urls=allow_urls, tile=tile, overlap=overlap,
+        score_threshold=score_threshold, allow_urls=allow_urls, **tiles,
     )  # fmt: skip
     place = _places(out)
     done = objects = broken = 0
@@ -92,7 +93,8 @@ def predict(
         except KeyboardInterrupt:
             stopped = True
     if not quiet:
-        errors.print(f"{done} pictures, {objects} objects, {broken} broken{', stopped' * stopped}")
+        shown = f"{plural(objects, 'object')} in {plural(done - broken, 'picture')}"
+        errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{', stopped' * stopped}")
     if broken or stopped:
         raise typer.Exit(130 if stopped else 1)
 

@@ -15,6 +15,7 @@ import typer
 from ..config import PRESETS, TrainConfig
 from ..errors import ConfigError
 from ..files import write_whole
+from .options import in_a_folder
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def train(
     ] = "medium",
     resume: Annotated[bool, typer.Option("--resume", help="go on exactly from the newest state in --out")] = False,
     json_file: Annotated[
-        str, typer.Option("--json", help="write what came out as JSON; '-': print it and nothing else")
+        str,
+        typer.Option(
+            "--json", help="write what came out as JSON; '-': print it and nothing else", callback=in_a_folder
+        ),
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
     **options: Any,
@@ -77,7 +81,7 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
     """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
     from ..training import train as run
 
-    with bar("train", 1, quiet, eta=False) as (progress, task):
+    with bar("reading pictures", 1, quiet, eta=False) as (progress, task):
 
         def show(now: "Progress") -> None:
             text = (

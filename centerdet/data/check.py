@@ -18,7 +18,7 @@ from ..errors import CenterdetError, ImageError
 from ..images import load
 from .files import find_pictures
 from .formats import find_splits, read_dataset, recognise
-from .problems import NOTES, Problem
+from .problems import NOTES, Problem, plural
 from .sample import DataSet, Sample
 from .yolo import find_label_file, open_yolo
 
@@ -56,21 +56,21 @@ class CheckReport:
 
     def lines(self, limit: int = 10, *, statistics: bool = True) -> list[str]:
         """The report as lines of text, at most `limit` problems of each kind."""
-        lines = self._statistics_lines() if statistics else []
+        lines = self._statistics_lines() if statistics and self.statistics else []
         for kind, number in self.count().items():
             rows = [problem for problem in self.problems if problem.kind == kind]
             lines.append(f"{'note' if kind in NOTES else 'ERROR'}: {kind}: {number}")
             lines += [f"  {problem}" for problem in rows[:limit]]
             lines += [f"  and {number - limit} more"] if number > limit else []
         notes = sum(problem.kind in NOTES for problem in self.problems)
-        return [*lines, f"{len(self.problems) - notes} errors, {notes} notes"]
+        return [*lines, f"{plural(len(self.problems) - notes, 'error')}, {plural(notes, 'note')}"]
 
     def _statistics_lines(self) -> list[str]:
         lines = []
         for split, found in self.statistics.items():
             lines.append(
-                f"{split}: {found['pictures']} pictures ({found['without objects']} without objects), "
-                f"{found['objects']} objects ({found['difficult']} difficult, {found['crowd']} crowds)"
+                f"{split}: {plural(found['pictures'], 'picture')}, {found['without objects']} without objects; "
+                f"{plural(found['objects'], 'object')}, {found['difficult']} difficult, {found['crowd']} crowd"
             )
             for what in ("picture height", "picture width", "box height", "box width"):
                 low, middle, high = found[what]
@@ -165,12 +165,12 @@ def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
 def _describe(dataset: DataSet, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     """Counts by class and size; three numbers are least, median and greatest."""
     samples = dataset.samples
-    count = len(dataset.names)
+    classes = len(dataset.names)
     boxes = np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)])
     labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)])
     difficult = np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)])
     pictures = np.concatenate([np.zeros(0, np.int64), *(np.unique(sample.labels) for sample in samples)])
-    columns = [np.bincount(found, minlength=count).tolist() for found in (labels, labels[difficult], pictures)]
+    columns = [np.bincount(found, minlength=classes).tolist() for found in (labels, labels[difficult], pictures)]
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(1)
     measures = np.array(sizes, float).reshape(-1, 2)

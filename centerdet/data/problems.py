@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "NOTES", "Problem", "Report", "fail", "leads_out", "nearest"]
+__all__ = ["KINDS", "NOTES", "Problem", "Report", "fail", "leads_out", "nearest", "plural"]
 
 KINDS: dict[str, type[CenterdetError]] = {
     "broken annotation": AnnotationError,
@@ -53,6 +53,11 @@ def fail(problem: Problem) -> None:
     """Report a problem by raising it; a note passes."""
     if problem.kind not in NOTES:
         raise KINDS[problem.kind](str(problem))
+
+
+def plural(number: int, what: str) -> str:
+    """A number of things in words: 1 picture, 2 pictures."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

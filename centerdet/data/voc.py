@@ -206,8 +206,9 @@ def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]
 
 def _parse(path: Path, report: Report) -> _Annotation | None:
     """An annotation as its file has it; None where it cannot be used at all."""
+    content = path.read_bytes()
     try:
-        tree = defusedxml.ElementTree.fromstring(path.read_bytes(), forbid_dtd=True)
+        tree = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
     except (ParseError, ValueError, LookupError) as error:
         cause = "DOCTYPE and ENTITY are refused" if isinstance(error, DefusedXmlException) else f"broken XML: {error}"
         report(Problem("broken annotation", str(path), cause))
@@ -219,9 +220,11 @@ def _parse(path: Path, report: Report) -> _Annotation | None:
     if filename and leads_out(filename):
         report(Problem("refused path", str(path), f"filename {filename!r} leads out of the folder"))
         return None
-    objects = []
-    for number, element in enumerate(tree.findall("object"), 1):
-        where = f"{path}: object {number}"
+    objects, elements = [], tree.findall("object")
+    lines = [content.count(b"\n", 0, found.start()) + 1 for found in re.finditer(rb"<object[\s>]", content)]
+    known = len(lines) == len(elements)  # not in UTF-16, nor with an object in a comment
+    for number, element in enumerate(elements, 1):
+        where = f"{path}:{lines[number - 1]}: object {number}" if known else f"{path}: object {number}"
         try:
             objects.append(_parse_object(element, where))
         except ValueError as error:

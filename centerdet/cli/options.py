@@ -1,0 +1,31 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+__all__ = ["Device", "Overlap", "Tile", "in_a_folder", "tiling"]
+
+Device = Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")]
+Tile = Annotated[
+    int | None, typer.Option(min=32, help="also look at square tiles of this side, px: small objects, large pictures")
+]
+Overlap = Annotated[
+    float | None, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too; 0.2 if left out")
+]
+File = TypeVar("File", Path | None, str)
+
+
+def in_a_folder(file: File) -> File:
+    """An option's file to write, refused before any work where its folder does not exist."""
+    if file and not Path(file).parent.is_dir():
+        raise typer.BadParameter(f"no folder {Path(file).parent}")
+    return file
+
+
+def tiling(tile: int | None, overlap: float | None) -> dict[str, Any]:
+    """Arguments for `Detector.predict` and its like."""
+    if overlap is not None and tile is None:
+        raise typer.BadParameter("--overlap: goes with --tile")
+    return {"tile": tile} if overlap is None else {"tile": tile, "overlap": overlap}
