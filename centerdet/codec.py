@@ -52,8 +52,11 @@ def encode(
     """Targets of a batch.
 
     Args:
-        boxes: (M, 4) float xyxy px of the input. labels: (M,) int. ignore: (M,) bool, objects that are neither
-        trained on nor background. images: (M,) int, the picture in the batch.
+        boxes: (M, 4) float xyxy px of the input.
+        labels: (M,) int.
+        ignore: (M,) bool, objects that are neither trained on nor background.
+        images: (M,) int, the picture in the batch.
+        batch: B. num_classes: C. grid: G. stride: px of the input between cells.
 
     A cell's box is that of the object centred there, else of the smallest object whose Gaussian reaches it. Of two
     objects centred in one cell the smaller one stays.

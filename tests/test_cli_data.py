@@ -50,7 +50,7 @@ def test_check_tells_statistics_and_the_ceiling(run: Run, shapes: Path) -> None:
     code, out, err = run("check", shapes)
     assert (code, err) == (0, "")
     assert "train: 8 pictures" in out and "val: 4 pictures" in out
-    assert "codec's ceiling at 320 px, stride 8: voc-area 100.0; of" in out and out.endswith("0 errors, 0 notes\n")
+    assert "ceiling at 320 px, stride 8: voc-area 100.0; of" in out and out.endswith("0 errors, 0 notes\n")
     plain = json.loads(run("check", shapes, "--json", "--split", "val", "--size", 64, "--stride", 4).out)
     assert plain["ok"] is True and list(plain["statistics"]) == ["val"]
     ceiling = plain["statistics"]["val"]["ceiling"]

@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 failed (with what, where and why on stderr), 2 wrong usage
 module is imported when it is called for, so that `centerdet --help` and the shell's completion are quick.
 """
 
+import inspect
 import os
 import platform
+import re
 import sys
 from importlib import import_module
 from typing import Any
@@ -47,7 +49,9 @@ class Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             loaded = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            loaded.command(name)(getattr(import_module(f".{COMMANDS[name][0]}", __name__), name))
+            function = getattr(import_module(f".{COMMANDS[name][0]}", __name__), name)
+            paragraphs = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")  # each laid out to the width
+            loaded.command(name, help=paragraphs)(function)
             command = typer.main.get_command(loaded)
         return name, command, rest
 

@@ -43,17 +43,16 @@ def check(
             callback=in_a_folder,
         ),
     ] = None,
-    size: Annotated[
-        int, typer.Option(help="of the input, px: for the codec's ceiling and the sheet")
-    ] = TrainConfig.sizes[-1],
-    stride: Annotated[int, typer.Option(help="px between the cells of the output, likewise")] = TrainConfig.stride,
+    size: Annotated[int, typer.Option(help="of the input, px: for the ceiling and the sheet")] = TrainConfig.sizes[-1],
+    stride: Annotated[int, typer.Option(help="px between the cells of the output grid, likewise")] = TrainConfig.stride,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print what is wrong, no progress and no statistics")] = False,
 ) -> None:
     """Say everything that is wrong with a data set, and what is in it.
 
-    Every picture is decoded. Errors make the exit code 1; notes ask for a look. The codec's ceiling is the mAP of
-    perfect predictions: below 100 where objects share a cell, or overlap so much that one is taken for the other.
+    Every picture is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
+    outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that one
+    is taken for the other.
     """
     from ..ceiling import measure_ceiling
     from ..data.check import check as check_data

@@ -111,10 +111,13 @@ def _how_to_go_on(config: TrainConfig) -> str:
 
     if not (states := find_states(config.out)):
         return "stopped before the first state was saved"
+    kept = f"stopped; the training is kept in {states[-1]}"
+    if len(sys.argv) == 1:  # a program of its own, which knows no --resume
+        return kept
     program = Path(sys.argv[0])
     words = ["centerdet"] if program.stem in ("centerdet", "__main__") else ["python", str(program)]
     words += [*sys.argv[1:], *["--resume"] * ("--resume" not in sys.argv)]
-    return f"stopped; the training is kept in {states[-1]}. To go on:\n{shlex.join(words)}"
+    return f"{kept}. To go on:\n{shlex.join(words)}"
 
 
 def _options() -> list[inspect.Parameter]:

@@ -79,7 +79,7 @@ class CheckReport:
             if ceiling := found.get("ceiling"):  # of `measure_ceiling`
                 reached = "-" if ceiling["voc-area"] is None else f"{100 * ceiling['voc-area']:.1f}"
                 lines.append(
-                    f"  codec's ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of "
+                    f"  ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of "
                     f"{ceiling['objects']} objects {ceiling['without own cell']} share another's cell, "
                     f"{ceiling['lost']} are lost"
                 )

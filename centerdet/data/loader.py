@@ -5,6 +5,7 @@ drawn. Batches: pictures (B, 3, S, S) uint8, objects of all pictures in a row (s
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -135,7 +136,8 @@ def _collate(examples: list[Example]) -> Batch:
     return Batch(pictures, rows[0], rows[1], rows[2], images)
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches workers too; the loop ends them
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
@@ -161,6 +163,6 @@ def training_loader(
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         multiprocessing_context="fork" if fork else None,  # workers share the kept pictures
     )
