@@ -2,20 +2,30 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import DataError
 
-__all__ = ["write_whole"]
+__all__ = ["open_whole", "write_whole"]
 
 
 def write_whole(path: str | Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file under a temporary name in its folder, sync it (unless many follow) and rename it."""
+    """Write a file: see `open_whole`."""
+    with open_whole(path, sync=sync) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_whole(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file under a temporary name in its folder, synced (unless many follow) and renamed when the block ends well."""
     path = Path(path)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())

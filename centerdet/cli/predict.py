@@ -13,7 +13,8 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..data.problems import plural
-from ..errors import CenterdetError, DataError, ImageError
+from ..errors import CenterdetError, ImageError
+from ..files import open_whole
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
 
@@ -127,15 +128,8 @@ def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
     if name in ("", "-"):
         yield lambda fields: console.out(json.dumps(fields)) if name else None
         return
-    part = Path(name).with_name(f".{Path(name).name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            yield lambda fields: file.write(json.dumps(fields) + "\n")
-        part.replace(name)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with open_whole(name) as file:
+        yield lambda fields: file.write(json.dumps(fields).encode() + b"\n")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ first byte, each file appears whole under its name, and until the index stands n
 
 import filecmp
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,20 +111,14 @@ def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: boo
             raise DataError(f"{path}: another file of this name is there already")
     for number, (path, content) in enumerate(missing, 1):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            write_whole(path, content, sync=number == len(missing))
-        elif placing == "link":
+        if placing == "link" and isinstance(content, Path):
             try:
                 os.link(content, path)
             except OSError as error:
                 raise DataError(f"{path}: cannot link {content} ({error.strerror}): copy the pictures") from error
         else:
-            part = path.with_name(f".{path.name}.part")
-            try:
-                shutil.copyfile(content, part)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            whole = content.read_bytes() if isinstance(content, Path) else content
+            write_whole(path, whole, sync=number == len(missing))
 
 
 def _same(path: Path, content: bytes | Path) -> bool:
