@@ -1,12 +1,16 @@
 """What the study changes, row by row, for study.py: fields of the training, or a patch of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from centerdet import codec, losses, models, training
+from centerdet import codec, images, losses, models, training
+from centerdet.boxes import iou_matrix
+from centerdet.data.augment import FILL, Augment, Example
 from centerdet.models.depthwise import Depthwise
 from centerdet.models.neck import separable
 from centerdet.models.network import Network, Outputs
@@ -34,6 +38,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "no averaging of the weights": {"ema": 0.0},
     "sizes 128, 192, 192": {"sizes": (128, 192, 192)},
     "5 x 5 depthwise in neck and heads": {"patch": "five"},
+    "letterbox": {"patch": "letterbox"},
+    "copy-paste instead of mosaics": {"patch": "paste"},
 }
 
 
@@ -54,6 +60,41 @@ def widen() -> None:
         vars(module)["separable"] = five
 
 
+def letterbox() -> None:
+    """Every picture grows to a square to the right and below, so that resizing keeps its proportions."""
+    load = images.load
+
+    def load_square(*source: Any, **options: Any) -> NDArray[np.uint8]:
+        picture = load(*source, **options)
+        missing = max(picture.shape[:2]) - np.array(picture.shape[:2])
+        return np.pad(picture, [(0, missing[0]), (0, missing[1]), (0, 0)], constant_values=FILL)
+
+    images.load = load_square
+
+
+class Pasting(Augment):
+    def __call__(self, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Example:
+        """Instead of a mosaic: the first picture with an object of each other one, box and all, at a free place."""
+        whole, *others = examples
+        image, rows = whole.image.copy(), [whole]
+        for other in others:
+            if not len(other.boxes):
+                continue
+            which = rng.integers(len(other.boxes))
+            left, top, right, bottom = np.rint(other.boxes[which]).astype(int)
+            part = other.image[top:bottom, left:right]
+            room = np.array(image.shape[:2]) - part.shape[:2]
+            if min(*part.shape[:2], *room) < 1:
+                continue
+            y, x = rng.integers(0, room)
+            box = np.array([[x, y, x + part.shape[1], y + part.shape[0]]], np.float32)
+            if iou_matrix(box, np.concatenate([row.boxes for row in rows])).max(initial=0) < 0.1:
+                image[y : y + part.shape[0], x : x + part.shape[1]] = part
+                rows.append(Example(part, box, other.labels[which : which + 1], other.ignore[which : which + 1]))
+        boxes, labels, ignore = (np.concatenate([row[field] for row in rows]) for field in (1, 2, 3))
+        return super().__call__([Example(image, boxes, labels, ignore)], size, rng)
+
+
 def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: int) -> tuple[Tensor, Tensor]:
     """CenterNet's box loss, weights 1 and 0.1, with offset and size taken from the four distances."""
     image, row, column = (targets.heatmap == 1).any(1).nonzero(as_tuple=True)
@@ -70,6 +111,8 @@ def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: 
 PATCHES: dict[str, Callable[[], None]] = {
     "l1": lambda: setattr(training, "detection_loss", l1_loss),
     "five": widen,
+    "letterbox": letterbox,
+    "paste": lambda: setattr(training, "Augment", Pasting),
     "narrow": lambda: setattr(codec, "SPREAD", 0.3),
     "wide": lambda: setattr(codec, "SPREAD", 0.8),
 }
