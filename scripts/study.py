@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from study_rows import PATCHES, ROWS, Flipped
 
 from centerdet import Detector, TrainConfig, evaluate, train
 from centerdet.cli.show import console
 from centerdet.data.formats import read_dataset
+from centerdet.data.sample import DataSet
 from centerdet.files import write_whole
 
 SIZE = 192
@@ -24,6 +26,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the study")] = Path("runs/study"),
     row: Annotated[str, typer.Option(help="run this row alone")] = "",
     epochs: Annotated[int, typer.Option(help="of 2000 pictures")] = 4,
+    start: Annotated[str, typer.Option(help="weights to go on from, such as another row's final.safetensors")] = "",
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -34,7 +37,7 @@ def main(
             name = f"{run.pop('row')}, seed {run.pop('seed')}, {run.pop('epochs', 4)} epochs"
             console.out(f"{name}: " + ", ".join(f"{key} {100 * value:.1f}" for key, value in run.items()))
         return
-    place = out / f"{list(ROWS).index(row):02}-{seed}{f'-{epochs}' * (epochs != 4)}"
+    place = out / f"{list(ROWS).index(row):02}-{seed}{f'-{epochs}' * (epochs != 4)}{'-on' * bool(start)}"
     if place.with_suffix(".json").exists():
         return
     kit = held_out(Path(data), out)
@@ -43,11 +46,27 @@ def main(
         PATCHES[patch]()
     options: dict[str, Any] = {"sizes": (SIZE,), "epochs": epochs, "ema": 0.998, "save": 10**9} | changes
     config = TrainConfig(
-        data=str(kit), out=str(place), train=("2007:fit",), val=(), seed=seed, threads=threads, **options
+        data=str(kit), out=str(place), train=("2007:fit",), val=(), start=start, seed=seed, threads=threads, **options
     )
     detector = train(config)
     held = read_dataset(str(kit), ("2007:held",), names=detector.names)
-    scores = {"voc-area": evaluate(detector, held).voc.mean_ap}
+    fit = read_dataset(str(kit), ("2007:fit",), names=detector.names)
+    seen = DataSet(fit.samples[: len(held)], fit.names)
+    scores = {
+        "voc-area": evaluate(detector, held).voc.mean_ap,
+        "on seen pictures": evaluate(detector, seen).voc.mean_ap,
+    }
+    if start:
+        both = Detector.load(start)
+        ends = zip(both.network.state_dict().values(), detector.network.state_dict().values(), strict=True)
+        with torch.no_grad():
+            for first, second in ends:
+                if first.is_floating_point():
+                    first.lerp_(second, 0.5)
+        scores |= {
+            "before": evaluate(Detector.load(start), held).voc.mean_ap,
+            "mean of both": evaluate(both, held).voc.mean_ap,
+        }
     if row in ("the recipe", "no mosaic"):
         whole = Detector(detector.network, detector.names, SIZE, nms_iou=1.0)
         scores["no NMS"] = evaluate(whole, held).voc.mean_ap
