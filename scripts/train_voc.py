@@ -17,7 +17,6 @@ NAME = "voc_efficientnet_lite0.safetensors"
 PHASES: dict[int, dict[str, Any]] = {
     1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
     2: {"epochs": 28, "sizes": (256, 320, 320), "lr": 2e-3, "backbone_lr": 8e-4},
-    3: {"epochs": 26, "sizes": (320,), "lr": 1.5e-3, "backbone_lr": 6e-4},
 }
 
 
