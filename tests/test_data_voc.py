@@ -82,7 +82,7 @@ def test_a_devkit_has_years_and_the_order_of_its_twenty_classes(tmp_path: Path) 
     assert [sample.labels.tolist() for sample in both.samples] == [[14], [9]]
     same(both, read_voc(tmp_path, ["2007:train", "2012:extra"]))
     assert read_voc(tmp_path / "VOCdevkit" / "VOC2007", ["train"]).names == VOC_NAMES
-    with pytest.raises(DataError, match=r"want a split such as \['2007:train', '2012:train'\]"):
+    with pytest.raises(DataError, match=r"known are \['2007:train', '2012:extra'\]"):
         read_voc(tmp_path / "VOCdevkit", ["train"])
     with pytest.raises(DataError, match=r"known are \['train'\]"):
         read_voc(tmp_path / "VOCdevkit", ["2007:test"])

@@ -147,8 +147,8 @@ def _open_split(root: Path, split: str) -> tuple[Path, Path]:
         root = root / "VOCdevkit"
     folder = root / f"VOC{year}" if year else root
     if not (folder / "Annotations").is_dir():
-        years = sorted(f"{child.name[3:]}:{name}" for child in root.glob("VOC*") if (child / "Annotations").is_dir())
-        hint = f"; want a split such as {years}" if years else ""
+        known = list_voc_splits(root)
+        hint = f"; known are {known}" if known else ""
         raise DataError(f"{folder}: no folder Annotations (VOC layout) for split {split!r}{hint}")
     file = folder / "ImageSets" / "Main" / f"{name}.txt"
     if not file.is_file() and name != "all":
