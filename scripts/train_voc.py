@@ -27,6 +27,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the runs, one below it for each phase")] = Path("runs/voc"),
     seed: int = 0,
     threads: Annotated[int, typer.Option(help="of torch")] = 2,
+    workers: Annotated[int, typer.Option(help="processes that prepare pictures; a GPU waits for a single one")] = 0,
     resume: bool = False,
 ) -> None:
     """Train one phase and put its weights into weights/."""
@@ -38,6 +39,7 @@ def main(
         val=(),
         seed=seed,
         threads=threads,
+        workers=workers,
         start=before,
         **PHASES[phase],
     )
