@@ -85,7 +85,7 @@ def test_sdist_holds_what_the_clone_does_and_nothing_else(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = {"centerdet", "docs", "scripts", "tests", "weights"}
-    files = {".gitignore", "LICENSE", "Makefile", "PKG-INFO", "pyproject.toml"}
+    files = {".gitignore", "LICENSE", "Makefile", "PKG-INFO", "pyproject.toml", "zensical.toml"}
     assert {top for name in names if (top := name.partition("/")[0]) and not top.endswith(".md")} <= folders | files
     assert names >= {"pyproject.toml", "centerdet/py.typed", "tests/test_wheel.py", "weights/NOTICE", "LICENSE"}
 
