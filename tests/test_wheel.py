@@ -76,6 +76,9 @@ def test_wheel_holds_the_package_and_its_weights(built: Path) -> None:
         info = next(name for name in names if name.endswith(".dist-info/METADATA")).removesuffix("METADATA")
     assert {name.partition("/")[0] for name in names} == {"centerdet", info.rstrip("/")}
     assert names >= {WEIGHTS, "centerdet/weights/NOTICE", "centerdet/py.typed", f"{info}licenses/LICENSE"}
+    assert {Path(name).name for name in names if "/weights/" in name} == set(
+        os.listdir(Path(__file__).parents[1] / "weights")
+    )
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pth", ".pyc"))]
     assert path.stat().st_size < 25e6
 
