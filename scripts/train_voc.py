@@ -15,8 +15,8 @@ from centerdet.files import write_whole
 
 NAME = "voc_efficientnet_lite0.safetensors"
 PHASES: dict[int, dict[str, Any]] = {
-    1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
-    2: {"epochs": 28, "sizes": (256, 320, 320), "lr": 2e-3, "backbone_lr": 8e-4},
+    1: {"epochs": 24, "sizes": (192, 256, 256, 320), "mosaic": 0.0},
+    2: {"epochs": 28, "sizes": (256, 320, 320), "lr": 2e-3, "backbone_lr": 8e-4, "mosaic": 0.0},
 }
 
 
