@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from study_rows import PATCHES, ROWS, Flipped
+from study_patches import PATCHES, Flipped
+from study_rows import ROWS
 
 from centerdet import Detector, TrainConfig, evaluate, train
 from centerdet.cli.show import console
