@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,30 @@ def test_there_and_back_loses_nothing_that_both_can_hold(tmp_path: Path, first: 
     assert back["train"]["objects"] == 6
     same(data, read_dataset(tmp_path / "c", ["train"]), "yolo" if "yolo" in (first, second) else first)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "pictures"]
+
+
+def numbers(root: Path) -> list[str]:
+    """What stands between the corners' tags of every annotation, in order."""
+    files = sorted((root / "Annotations").glob("*.xml"))
+    return [text for file in files for text in re.findall(r"<[xy]m(?:in|ax)>(.*?)<", file.read_text())]
+
+
+@pytest.mark.parametrize("chain", [["coco", "yolo"], ["yolo", "coco"], ["yolo"], ["coco"]])
+def test_a_chain_of_formats_ends_in_the_integers_it_began_with(tmp_path: Path, chain: list[Format]) -> None:
+    (tmp_path / "pictures").mkdir()
+    generator, samples = np.random.default_rng(0), []
+    for height, width in [(1, 1), (7, 3001), (333, 499), (375, 500), (997, 613), (1201, 1999), (4321, 11)]:
+        path = tmp_path / "pictures" / f"{height}x{width}.png"
+        Image.new("L", (width, height)).save(path)
+        low = generator.integers(0, [width, height], (40, 2))
+        boxes = np.concatenate([low, generator.integers(low, [width, height]) + 1], axis=1).astype(float)
+        boxes[0] = [0, 0, width, height]
+        samples.append(Sample(path, boxes, np.zeros(40, np.int64), size=(height, width)))
+    write_dataset(DataSet(samples, ("cat",)), tmp_path / "0", "train", "voc")
+    for number, form in enumerate([*chain, "voc"]):
+        convert(tmp_path / f"{number}", tmp_path / f"{number + 1}", form, {"train": ["train"]}, pictures="link")
+    before, after = numbers(tmp_path / "0"), numbers(tmp_path / f"{len(chain) + 1}")
+    assert before == after and len(before) == 7 * 40 * 4 and all(map(str.isdecimal, before))
 
 
 def test_splits_are_joined_and_share_the_names_of_the_first(tmp_path: Path) -> None:

@@ -237,12 +237,22 @@ def test_what_is_written_is_read_back_exactly(
 
 def test_fractions_are_written_with_their_decimals(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.jpg")
-    given = np.array([[0.125, 3.3, 10.7, 39.99999], [1 / 3, 2 / 3, 59.5, 39.123456789]])
+    given = np.array([[0.125, 3.3, 10.7, 39.99], [1 / 3, 2 / 3, 59.5, 39.123456789]])
     write_voc(DataSet([Sample(path, given, np.zeros(2, np.int64))], ("cat",)), tmp_path / "copy", "train")
     once = read_voc(tmp_path / "copy", ["train"])
     np.testing.assert_allclose(once.samples[0].boxes, given, rtol=0, atol=1e-14)
     write_voc(once, tmp_path / "again", "train")
     same(once, read_voc(tmp_path / "again", ["train"]))
+
+
+def test_sides_next_to_an_integer_are_written_as_it(tmp_path: Path) -> None:
+    given = np.array([[0.9995, 2, 10.0009, 39.99999], [4.9999, 5, 5.0001, 9], [7, 7, 9.998, 8]])
+    sample = Sample(picture(tmp_path / "a.jpg"), given, np.zeros(3, np.int64))
+    write_voc(DataSet([sample], ("cat",)), tmp_path / "out", "train")
+    text = (tmp_path / "out" / "Annotations" / "a.xml").read_text()
+    assert "<xmin>2</xmin><ymin>3</ymin><xmax>10</xmax><ymax>40</ymax>" in text
+    [sample] = read_voc(tmp_path / "out", ["train"]).samples
+    np.testing.assert_allclose(sample.boxes, [[1, 2, 10, 40], *given[1:]], rtol=0, atol=1e-14)
 
 
 def test_a_writer_refuses_before_it_writes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, ParseError
 from xml.sax.saxutils import escape
 
 import defusedxml.ElementTree
+import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from ..errors import DataError
@@ -28,6 +29,10 @@ VOC_NAMES = (
 """The twenty classes in the devkit's order."""
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+SNAP = 1e-3
+"""Pixels from an integer within which a side is written as it: what is left of one after YOLO's parts with six digits
+or more, and 113.9999 is 113 to readers that cut decimals off."""
 
 
 def read_voc(
@@ -83,8 +88,9 @@ def write_voc(
 ) -> dict[str, int]:
     """Write a data set in VOC layout, as the list ImageSets/Main/<split>.txt; count what was written.
 
-    `read_voc` gives integer boxes back exactly, others to the last bit that "+ 1" leaves; the order of names is kept in
-    classes.txt. A crowd region gets an element `crowd`, which others ignore. root must be new or empty, or `add`.
+    `read_voc` gives integer boxes back exactly, sides within `SNAP` of an integer as that integer, and others to the
+    last bit that "+ 1" leaves; the order of names is kept in classes.txt. A crowd region gets an element `crowd`, which
+    others ignore. root must be new or empty, or `add`.
     """
     root = Path(root)
     prepared = prepare(dataset, split)
@@ -266,7 +272,10 @@ def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, 
     height, width = size
     lines = ["<annotation>", f"\t<filename>{escape(name)}</filename>"]
     lines.append(f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>")
-    rows = zip(sample.boxes.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
+    boxes, whole = sample.boxes, np.round(sample.boxes)
+    thin = (boxes[:, 2:] - boxes[:, :2]).min(1, keepdims=True) <= 2 * SNAP  # whole numbers would leave nothing of it
+    boxes = np.where((np.abs(boxes - whole) <= SNAP) & ~thin, whole, boxes)
+    rows = zip(boxes.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
     for (left, top, right, bottom), label, difficult, crowd in rows:
         corners = zip(SIDES, (left + 1, top + 1, right, bottom), strict=True)
         numbers = "".join(f"<{side}>{repr(value).removesuffix('.0')}</{side}>" for side, value in corners)
