@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Annotated, Any
+from numbers import Integral, Real
+from typing import Annotated, Any, get_args, get_type_hints
 
 from .errors import ConfigError
 
@@ -32,7 +33,7 @@ class TrainConfig:
     data: Annotated[str, "folder or file of the data set, in any format that is read"]
     out: Annotated[str, "folder of the run"]
     train: Annotated[tuple[str, ...], "splits to train on"] = ("train",)
-    val: Annotated[tuple[str, ...], "splits to validate on; none: no validation"] = ("val",)
+    val: Annotated[tuple[str, ...], "splits to validate on; an empty word, '': no validation"] = ("val",)
     names: Annotated[tuple[str, ...], "classes in their order; empty: the data set's own"] = ()
 
     backbone: Annotated[
@@ -63,7 +64,7 @@ class TrainConfig:
     augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip, colour, mosaic, but as at prediction"] = (
         "full"
     )
-    zoom: Annotated[tuple[float, float], "scales that a picture is shown at; 1 is whole"] = (0.5, 1.8)
+    zoom: Annotated[tuple[float, float], "two numbers: the least and the largest scale; 1: as it is"] = (0.5, 1.8)
     aspect: Annotated[float, "stretch of width against height"] = 1.3
     colour: Annotated[float, "strength of colour changes"] = 0.4
     mosaic: Annotated[float, "share of inputs made of four pictures …"] = 0.3
@@ -83,14 +84,26 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(TrainConfig).items():
+            value, items = getattr(self, name), get_args(kind)
+            wanted = {int: Integral, float: Real}.get(items[0] if items else kind, items[0] if items else kind)
+            if not isinstance(value, tuple | list if items else wanted) or not all(
+                isinstance(one, wanted) for one in (value if items else ())
+            ):
+                raise ConfigError(f"{name}: want {kind if items else kind.__name__}, got {value!r}")
         ranges = {
             **dict.fromkeys(("ema", "mosaic", "plain_end", "colour"), (0, 1)),
             **dict.fromkeys(("batch", "validate", "save", "aspect"), (1, math.inf)),
             **dict.fromkeys(("epochs", "lr", "backbone_lr", "balance"), (0, math.inf)),
+            **dict.fromkeys(("workers", "threads", "warmup", "patience", "weight_decay"), (0, math.inf)),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: want {low} to {high}, got {getattr(self, name)}")
+        if self.epochs == 0:
+            raise ConfigError("epochs: want more than 0")
+        if self.start and self.backbone_weights not in ("imagenet", "none"):
+            raise ConfigError(f"backbone_weights: {self.backbone_weights} is not used beside start, which holds all")
         if not self.sizes or any(size < 32 or size % 32 for size in self.sizes):
             raise ConfigError(f"sizes: want multiples of 32 px, got {list(self.sizes)}")
         if self.optimizer not in ("adamw", "adam", "sgd"):

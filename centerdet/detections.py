@@ -158,8 +158,8 @@ class Detections:
         """A `supervision.Detections` with the classes' names under "class_name", as its annotators look for them."""
         try:
             supervision = import_module("supervision")
-        except ImportError:
-            raise ConfigError("to_supervision() needs supervision: pip install supervision") from None
+        except ImportError as error:  # its own absence, or that of something it imports
+            raise ConfigError(f"to_supervision() needs supervision: pip install supervision ({error})") from error
         names = {"class_name": np.array(self.label_names, dtype=str)}
         return supervision.Detections(
             xyxy=self.boxes.copy(), confidence=self.scores.copy(), class_id=self.labels.copy(), data=names
@@ -219,6 +219,9 @@ class Detections:
     ) -> NDArray[np.uint8]:
         """The picture with its boxes, RGB (H, W, 3), also written to `out`; on `image`, else on source's file."""
         from .draw import plot
+
+        if not isinstance(out, str | Path | None):
+            raise ConfigError(f"out: want a path to write to, got {type(out).__name__} (a picture goes to image=)")
 
         return plot(self, out, image, color=color)
 

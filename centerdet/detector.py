@@ -32,7 +32,7 @@ from .models import Network
 from .sources import Found, Sources, open_sources
 from .tiles import Window, check_tiling, cut, merge
 
-__all__ = ["SHIPPED", "Detector", "weights_path"]
+__all__ = ["SHIPPED", "Detector", "find_device", "weights_path"]
 
 SHIPPED = {"voc": "voc_efficientnet_lite0.safetensors"}
 MAX_DETECTIONS = 100
@@ -77,7 +77,7 @@ class Detector:
     ) -> None:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: want None or at least 1, got {threads}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = find_device(device)
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.names = tuple(names)
         self.size, self.nms_iou, self.threads = size, nms_iou, threads
@@ -263,6 +263,17 @@ def _limit(threads: int | None) -> Iterator[None]:
         finally:
             torch.set_num_threads(before[0])
             cv2.setNumThreads(before[1])
+
+
+def find_device(device: str | torch.device | None = None) -> torch.device:
+    """The device of that name, by default CUDA where there is one; a ConfigError where this machine has none such."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigError(f"device: {device} cannot be used on this machine: {reason}") from error
+    return found
 
 
 def weights_path(weights: str | Path) -> Path:

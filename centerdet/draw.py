@@ -138,13 +138,13 @@ def _pad(font: ImageFont.FreeTypeFont) -> int:
 def _place(
     text: str, box: Span, font: ImageFont.FreeTypeFont, size: tuple[int, int], taken: list[Span]
 ) -> tuple[str, Span]:
-    """The label's text, without its score where the picture is too narrow, and where it stands inside the picture.
+    """The label's text, without its score where it would cross half the picture, and where it stands inside it.
 
     Above the box, else inside it at the top, else below: the first that hides no better object's label.
     """
     width, height = size
     across = math.ceil(font.getlength(text)) + 2 * _pad(font)
-    if across > width and " " in text:
+    if across > width / 2 and " " in text:
         text = text.rpartition(" ")[0]
         across = math.ceil(font.getlength(text)) + 2 * _pad(font)
     down = sum(font.getmetrics())

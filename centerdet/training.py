@@ -24,7 +24,7 @@ from .data.augment import Augment
 from .data.formats import read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
 from .data.sample import DataSet
-from .detector import Detector, weights_path
+from .detector import Detector, find_device, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
 from .evaluation import evaluate
 from .losses import detection_loss
@@ -54,14 +54,13 @@ def train(
     out = Path(config.out)
     if find_states(out) and not resume:
         raise ConfigError(f"out: {out} holds a training already: resume it (--resume), or name another folder (--out)")
-    writer = find_tensorboard() if config.tensorboard else None
+    writer, device = find_tensorboard() if config.tensorboard else None, find_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
 
     # data
     dataset = read_dataset(config.data, config.train, names=config.names or None)
     val = read_dataset(config.data, config.val, names=dataset.names) if config.val else None
-    out.mkdir(parents=True, exist_ok=True)
     pictures = training_pictures(dataset, config)
     steps = max(1, round(config.epochs * len(dataset) / config.batch))
 
@@ -73,7 +72,6 @@ def train(
         return config.mosaic if full else 0.0
 
     # model
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(config.seed)
     weights = None if config.start or config.backbone_weights == "none" else config.backbone_weights
     network = Network(len(dataset.names), **config.model, weights=weights)
@@ -86,6 +84,7 @@ def train(
     first, best, waited = 0, -1.0, 0
     if resume:
         first, best, waited = load_state(config, network, averaged, optimizer, notice)
+    out.mkdir(parents=True, exist_ok=True)
     cut_log(out / "log.csv", first)
     stopped = config.patience > 0 and waited >= config.patience
 
@@ -142,7 +141,8 @@ def train(
                     detector.save(out / "best.safetensors", config=asdict(config), step=done, **{"voc-area": best})
             passed = time.perf_counter() - clock
             now = Progress(
-                done, steps, size, heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
+                done, steps, done * config.batch / len(dataset), size,
+                heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
                 images_per_second=(done - first) * config.batch / passed,
                 eta=passed * (work[steps] - work[done]) / (work[done] - work[first]),
                 validation=validation,

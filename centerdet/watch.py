@@ -30,6 +30,7 @@ class Progress:
 
     step: int
     steps: int
+    epoch: float
     size: int
     heatmap_loss: float
     box_loss: float
@@ -52,11 +53,11 @@ def write_log(path: Path, now: Progress) -> None:
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(["step", "size", "heatmap_loss", "box_loss", "lr", "voc_area", "voc07_11pt"])
+            writer.writerow(["step", "epoch", "size", "heatmap_loss", "box_loss", "lr", "voc_area", "voc07_11pt"])
         voc = now.validation.voc if now.validation else None
         scores = [f"{value:.4f}" for value in (voc.mean_ap, voc.mean_ap_11pt)] if voc else ["", ""]
         losses = [f"{now.heatmap_loss:.4f}", f"{now.box_loss:.4f}", f"{now.lr:.6f}"]
-        writer.writerow([now.step, now.size, *losses, *scores])
+        writer.writerow([now.step, f"{now.epoch:.2f}", now.size, *losses, *scores])
 
 
 def find_tensorboard() -> "type[SummaryWriter]":

@@ -16,6 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from centerdet import __version__
 from centerdet.checkpoint import read_tensors
 from centerdet.cli import COMMANDS, app
 from centerdet.cli.train import train
@@ -61,6 +62,18 @@ def test_train_leaves_weights_states_and_a_log(run: Path) -> None:
     assert (run / "log.csv").read_text().startswith("step,")
 
 
+def test_training_that_stops_early_says_so(shapes: Path, tmp_path: Path) -> None:
+    rest = ["--epochs", "9", "--patience", "1", "--lr", "0", "--backbone-lr", "0"]
+    done = call("train", "--data", shapes, "--out", tmp_path / "run", *TINY, *rest)
+    assert done.exit_code == 0
+    assert re.search(r"stopped early at step \d+ of 18 \(patience 1\)", done.stderr)
+
+
+def test_evaluate_asks_for_a_split_where_there_are_several(run: Path, shapes: Path) -> None:
+    asked = call("evaluate", run / "best.safetensors", "--data", shapes)
+    assert asked.exit_code == 2 and "want one or more of train, val" in asked.stderr
+
+
 def test_evaluate_prints_both_protocols_and_json(run: Path, shapes: Path) -> None:
     arguments = ("evaluate", run / "best.safetensors", "--data", shapes, "--split", "val")
     shown = call(*arguments)
@@ -89,7 +102,11 @@ def test_check_convert_and_split(shapes: Path, tmp_path: Path) -> None:
         (["train", "--epoch", "3"], 2, "--epochs"),
         (["train", "--data", "a", "--out", "b", "--epochs", "-1"], 2, "epochs: want"),
         (["train", "--data", "a", "--out", "b", "--preset", "tiny"], 2, "'small',"),
+        (["train", "--data", "a", "--out", "b", "--workers", "-1"], 2, "workers: want"),
         (["trian"], 2, "'train'"),
+        (["--version"], 0, __version__),
+        (["train", "-h"], 0, "Usage: centerdet train"),
+        (["predict", "voc", "a.jpg", "--device", "nonsense"], 1, "device: nonsense cannot be used on this machine"),
         (["train", "--data", "no/such/folder", "--out", "runs/none"], 1, "no/such/folder"),
         (["predict", "no/such/weights", "a.jpg"], 1, "no/such/weights"),
         (["predict", "--help"], 0, "Find objects"),

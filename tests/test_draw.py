@@ -75,6 +75,14 @@ def test_labels_stay_inside_and_apart() -> None:
     assert corner == 0
 
 
+def test_scores_are_left_out_where_a_label_would_cross_half_of_a_tiny_picture() -> None:
+    widths = []
+    for side in (60, 300):
+        drawn = _painted(draw(_grey(side, side), _found([0, 30, 20, 50], side, side)), 0)
+        widths.append((drawn.any(axis=0).nonzero()[0].max() + 1) / side)
+    assert max(widths) <= 0.5
+
+
 def test_small_objects_are_not_covered_by_their_own_lines() -> None:
     drawn = draw(_grey(3000, 3000), _found([1500, 1500, 1516, 1516], 3000, 3000))
     assert (drawn[1504:1512, 1504:1512] == GREY).all()
@@ -156,6 +164,8 @@ def test_what_cannot_be_drawn_or_written_is_an_error(tmp_path: Path) -> None:
         found.plot(tmp_path / "boxes")
     with pytest.raises(ConfigError, match="want a file called"):
         file_format("boxes.txt")
+    with pytest.raises(ConfigError, match=r"out: want a path to write to, got ndarray \(a picture goes to image=\)"):
+        found.plot(_grey(60, 80))  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"pass image="):
         _found([10, 20, 30, 40], 60, 80).plot()
     with pytest.raises(ImageError, match=r"\(60, 80\) px .* got \(50, 80, 3\)"):

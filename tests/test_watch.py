@@ -40,7 +40,7 @@ def validation(data: Path) -> Evaluation:
 
 
 def _now(step: int, validation: Evaluation | None = None) -> Progress:
-    return Progress(step, 100, 64, 2.5, 1.5, 1e-3, 20.0, 9.0, validation)
+    return Progress(step, 100, step / 8, 64, 2.5, 1.5, 1e-3, 20.0, 9.0, validation)
 
 
 def _read(folder: Path) -> "EventAccumulator":  # type: ignore[name-defined] # noqa: F821
@@ -56,9 +56,9 @@ def test_the_log_is_a_csv_that_can_be_cut(validation: Evaluation, tmp_path: Path
         write_log(log, now)
     cut_log(log, 20)
     assert log.read_text().splitlines() == [
-        "step,size,heatmap_loss,box_loss,lr,voc_area,voc07_11pt",
-        "10,64,2.5000,1.5000,0.001000,,",
-        f"20,64,2.5000,1.5000,0.001000,{validation.voc.mean_ap:.4f},{validation.voc.mean_ap_11pt:.4f}",
+        "step,epoch,size,heatmap_loss,box_loss,lr,voc_area,voc07_11pt",
+        "10,1.25,64,2.5000,1.5000,0.001000,,",
+        f"20,2.50,64,2.5000,1.5000,0.001000,{validation.voc.mean_ap:.4f},{validation.voc.mean_ap_11pt:.4f}",
     ]
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from ..data.coco import COCO_FILES
-from ..data.formats import read_dataset, recognise
+from ..data.formats import find_splits, read_dataset, recognise
 from ..data.problems import Problem, fail
 from ..data.results import read_results, write_results
 from ..data.sample import DataSet
@@ -72,6 +72,8 @@ def evaluate(
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
     splits, tiles = split or [], tiling(tile, overlap)
+    if not splits and len(known := find_splits(data)) > 1:
+        raise typer.BadParameter(f"--split: want one or more of {', '.join(known)}")
     sources = [_open(one, device) for one in (weights, against) if one]
     names = next((source.names for source in sources if not isinstance(source, Path)), None)
 

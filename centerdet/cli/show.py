@@ -13,8 +13,12 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 @contextmanager
-def bar(what: str, total: int, quiet: bool = False, *, eta: bool = True) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns[: 4 if eta else 3], console=errors, disable=quiet or not errors.is_terminal) as progress:
+def bar(what: str, total: int, quiet: bool = False, *, text: bool = False) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task.
+
+    text: the number and the description alone, which then fit into 80 columns.
+    """
+    words, number = TextColumn("{task.description}"), MofNCompleteColumn()
+    columns = (number, words) if text else (words, BarColumn(), number, TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:
         yield progress, progress.add_task(what, total=total)
