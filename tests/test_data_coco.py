@@ -115,7 +115,7 @@ BAD = {
     "no JSON": ("{", "instances_train.json: broken JSON: .* line 1"),
     "a list": ([], "want an object with images"),
     "deep": ("[" * 100_000, "broken JSON"),
-    "no section": (change("annotations", "", None), "annotations: want a list, got NoneType"),
+    "no section": (change("annotations", "", None), "annotations: want a list, the key is missing"),
     "section": (change("images", "", {}), "images: want a list, got dict"),
     "record": (change("images", "", [7]), r"images\[0\]: want an object, got 7"),
     "no file name": (change("images 0", "file_name", None), r"images\[0\]\.file_name: want str, the key is missing"),
@@ -160,6 +160,10 @@ def test_a_class_that_the_caller_does_not_know(tmp_path: Path) -> None:
         AnnotationError, match=r"annotations\[1\]: unknown class 'zebra', the nearest known is 'zebras'"
     ):
         read_coco(tmp_path, ["train"], ["cat", "zebras"])
+    with pytest.raises(AnnotationError, match=r"annotations\[0\]: unknown class 'cat', known are 'person', 'cow'$"):
+        read_coco(tmp_path, ["train"], ["person", "cow"])
+    with pytest.raises(AnnotationError, match=r"unknown class 'cat', known are '0', .* '19', …$"):
+        read_coco(tmp_path, ["train"], [str(number) for number in range(21)])
 
 
 def test_splits_are_found_or_named(tmp_path: Path) -> None:

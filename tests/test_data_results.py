@@ -190,7 +190,7 @@ def test_no_detections_are_fine(tmp_path: Path, dataset: DataSet) -> None:
     [
         ("000005 0.5 1 1 5", "want 'picture score xmin ymin xmax ymax', got '000005 0.5 1 1 5'"),
         ("000005 high 1 1 5 5", "want 'picture score"),
-        ("000006 0.5 1 1 5 5", "the data set has no picture '000006'; the nearest is '0000"),
+        ("000006 0.5 1 1 5 5", "the data set has no picture '000006'; the nearest known is '0000"),
         ("000005 nan 1 1 5 5", "want finite numbers"),
         ("000005 0.5 1 1 inf 5", "want finite numbers"),
         ("000005 0.5 6 1 4 5", "want xmin <= xmax"),
@@ -256,7 +256,7 @@ def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Data
         read([(1, name) for _, name in images], list(NAMES))
     with pytest.raises(DataError, match="several pictures or ids"):
         read([*images, (99, images[0][1])], list(NAMES))
-    with pytest.raises(DataError, match="no category 'big_cat'; the nearest is 'cat'"):
+    with pytest.raises(DataError, match="no category 'big_cat'; the nearest known is 'cat'"):
         read(images, ["cat", "dog"])
     truths.write_text("[]")
     with pytest.raises(AnnotationError, match="want COCO annotations with images and categories"):

@@ -137,7 +137,8 @@ def _records(
     """(where, record) of each record of a section that has the fields in their types."""
     records = content.get(section)
     if not isinstance(records, list):
-        raise AnnotationError(f"{file}: {section}: want a list, got {type(records).__name__}")
+        got = f"got {type(records).__name__}" if section in content else "the key is missing"
+        raise AnnotationError(f"{file}: {section}: want a list, {got}")
     for number, record in enumerate(records):
         where = f"{file}: {section}[{number}]"
         if not isinstance(record, dict):

@@ -33,6 +33,9 @@ KINDS: dict[str, type[CenterdetError]] = {
 NOTES = ("tiny box", "duplicate box", "near-duplicate", "unpaired file")
 """Kinds that ask for a look."""
 
+FEW = 20
+"""Names that a message lists at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -61,9 +64,11 @@ def plural(number: int, what: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is written most alike, quoted, for messages."""
-    found = difflib.get_close_matches(name, list(known), 1, cutoff=0)
-    return repr(found[0]) if found else "none"
+    """The known name that an unknown one was meant for, as the end of a message; the first few where none is alike."""
+    known = list(known)
+    if found := difflib.get_close_matches(name, known, 1):
+        return f"the nearest known is {found[0]!r}"
+    return f"known are {', '.join(map(repr, known[:FEW])) or 'none'}{', …' * (len(known) > FEW)}"
 
 
 def leads_out(text: str) -> bool:

@@ -52,7 +52,7 @@ def build_sample(
     seen = set()
     for record in records:
         if record.name not in index:
-            what = f"unknown class {record.name!r}, the nearest known is {nearest(record.name, index)}"
+            what = f"unknown class {record.name!r}, {nearest(record.name, index)}"
             report(Problem("unknown class", record.where, what))
             continue
         box = _clip(record, size or (0, 0), report)

@@ -220,9 +220,7 @@ def _voc_row(line: str, index: Mapping[str, int], label: int, where: str) -> Row
     if right < left - 1 or bottom < top - 1:
         raise AnnotationError(f"{where}: want xmin <= xmax and ymin <= ymax, got {line!r:.80}")
     if parts[0] not in index:
-        raise AnnotationError(
-            f"{where}: the data set has no picture {parts[0]!r}; the nearest is {nearest(parts[0], index)}"
-        )
+        raise AnnotationError(f"{where}: the data set has no picture {parts[0]!r}; {nearest(parts[0], index)}")
     return index[parts[0]], label, score, left - 1, top - 1, right, bottom
 
 
@@ -281,5 +279,5 @@ def _ids(dataset: DataSet, annotations: Sequence[str | Path]) -> tuple[list[Id],
     if len(set(pictures.values())) < len(pictures):
         raise DataError("annotations: two pictures have one id: read one split at a time")
     if unknown := [name for name in dataset.names if name not in categories]:
-        raise DataError(f"annotations: no category {unknown[0]!r}; the nearest is {nearest(unknown[0], categories)}")
+        raise DataError(f"annotations: no category {unknown[0]!r}; {nearest(unknown[0], categories)}")
     return [pictures[number] for number in range(len(dataset))], [categories[name] for name in dataset.names]
