@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
+from average_weights import average
 from study_patches import PATCHES, Flipped
 from study_rows import ROWS
 
@@ -58,12 +58,7 @@ def main(
         "on seen pictures": evaluate(detector, seen).voc.mean_ap,
     }
     if start:
-        both = Detector.load(start)
-        ends = zip(both.network.state_dict().values(), detector.network.state_dict().values(), strict=True)
-        with torch.no_grad():
-            for first, second in ends:
-                if first.is_floating_point():
-                    first.lerp_(second, 0.5)
+        both = average([start, place / "final.safetensors"])
         scores |= {
             "before": evaluate(Detector.load(start), held).voc.mean_ap,
             "mean of both": evaluate(both, held).voc.mean_ap,
