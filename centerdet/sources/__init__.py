@@ -7,8 +7,6 @@ Pictures are RGB uint8 (H, W, 3), upright.
 
 import glob
 import re
-import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,22 +16,20 @@ from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import CenterdetError, ConfigError, DataError, ImageError
-from .images import Source, load
+from ..errors import CenterdetError, ConfigError, DataError, ImageError
+from ..images import Source, load
+from .urls import download, is_url
 
 __all__ = ["PICTURES", "VIDEOS", "Found", "open_sources"]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
-CHUNK = 65536
-RESERVED = "%/:?#[]@!$&'()*+,;="  # what a URL may hold as it is
 
 Found: TypeAlias = tuple[str, NDArray[np.uint8] | CenterdetError]
 Sources: TypeAlias = Source | int | Iterable["Source | int"]
@@ -58,7 +54,7 @@ def open_sources(
         color: "bgr" where arrays have blue first.
         allow_urls: fetch URLs, also those that a list from elsewhere may hold.
         ahead: pictures decoded in advance.
-        timeout: seconds that a URL may take to answer, and again to send all.
+        timeout: seconds that a URL may take in all, its redirects included.
         max_bytes: largest picture that is fetched.
 
     Closing the stream, or dropping it, ends the thread. `where` is a path, a URL, or says which picture or frame.
@@ -105,7 +101,7 @@ class _Plan:
         """What one source consists of, each part to be opened when its turn comes."""
         if isinstance(source, int) and not isinstance(source, bool):
             return [partial(_read_webcam, source)]
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
+        if isinstance(source, str) and is_url(source):
             if not self.allow_urls:
                 raise ConfigError(f"{source}: URLs are fetched with allow_urls=True (--allow-urls) only")
             return [partial(self._fetch, source)]
@@ -130,11 +126,15 @@ class _Plan:
 
     def _fetch(self, url: str) -> Iterator[Found]:
         try:
-            yield url, load(_download(url, self.timeout, self.max_bytes))
-        except CenterdetError as error:
-            yield url, ImageError(f"{url}: {error}")
+            content, kind = download(url, self.timeout, self.max_bytes)
         except (OSError, HTTPException, ValueError) as error:
-            yield url, ImageError(f"{url}: cannot be fetched: {error}")
+            yield url, ImageError(f"{url}: cannot be fetched: {' '.join(str(error).split())}")
+            return
+        try:
+            yield url, load(content)
+        except ImageError as error:
+            what = str(error).removeprefix("picture from bytes: ")
+            yield url, ImageError(f"{url}: {what} (Content-Type: {kind!r:.80})")
 
 
 def _list_files(source: str) -> list[str]:
@@ -216,28 +216,3 @@ def _read_webcam(number: int) -> Iterator[Found]:
             count += 1
     finally:
         camera.release()
-
-
-def _download(url: str, timeout: float, max_bytes: int) -> bytes:
-    """The content behind an http(s) URL; redirects lead to such URLs only, since the opener knows no others."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(), urllib.request.UnknownHandler(), urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(), urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):  # fmt: skip
-        opener.add_handler(handler)
-    request = urllib.request.Request(quote(url, safe=RESERVED), headers={"User-Agent": "centerdet"})
-    with opener.open(request, timeout=timeout) as response:
-        deadline = time.monotonic() + timeout
-        stated = response.headers.get("Content-Length", "0")
-        parts = [b""]
-        size = int(stated) if stated.isdecimal() else 0
-        while size <= max_bytes and (part := response.read1(CHUNK)):
-            parts.append(part)
-            size = max(size, sum(map(len, parts)))
-            if time.monotonic() > deadline:
-                raise ImageError(f"not all there after {timeout:g} s (timeout)")
-    if size > max_bytes:
-        raise ImageError(f"want at most {max_bytes} bytes (max_bytes), got {size} or more")
-    return b"".join(parts)
