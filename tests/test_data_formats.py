@@ -101,6 +101,62 @@ def test_splits_are_joined_and_share_the_names_of_the_first(tmp_path: Path) -> N
     assert read_dataset(tmp_path / "yolo", ["val"]).names == ("cat", "ant", "zebra")
 
 
+def make_chosen(folder: Path, form: Format) -> None:
+    """Two splits in a folder `in`; in each one picture with a cat, a zebra and an ant, and one with a zebra."""
+    data = make_dataset(folder / "pictures", 2)
+    boxes = np.array([[1.0, 2, 20, 30], [5, 5, 30, 20], [8, 8, 16, 40]])
+    objects = [(boxes, np.array([2, 0, 1])), (boxes[:1], np.array([0]))]
+    samples = [Sample(one.path, *both) for one, both in zip(data.samples, objects, strict=True)]
+    for split in ("train", "val"):
+        write_dataset(DataSet(samples, data.names), folder / "in", split, form, add=True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_choice_of_the_classes_leaves_the_others_out_and_counts_them(tmp_path: Path, form: Format) -> None:
+    make_chosen(tmp_path, form)
+    for root in (tmp_path / "in", *([tmp_path / "in" / "data.yaml"] if form == "yolo" else [])):
+        data = read_dataset(root, "val", names=["ant", "cat"], choose=True)
+        assert data.names == ("ant", "cat") and data.left_out == {"zebra": 2}
+        assert [sample.labels.tolist() for sample in data.samples] == [[1, 0], []]
+        np.testing.assert_allclose(data.samples[0].boxes, [[1, 2, 20, 30], [8, 8, 16, 40]], rtol=0, atol=1e-4)
+        own = read_dataset(root, "val", choose=True)
+        assert own.names == ("zebra", "ant", "cat") and own.left_out == {}
+    written = convert(tmp_path / "in", tmp_path / "out", "coco", {"a": ["train"], "b": "val"}, names="cat")
+    counts = {"pictures": 2, "objects": 1, "objects of zebra left out": 2, "objects of ant left out": 1}
+    assert written == {"a": counts, "b": counts}
+    assert read_dataset(tmp_path / "out", "b").names == ("cat",)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_class_that_is_no_choice_stays_an_error(tmp_path: Path, form: Format) -> None:
+    make_chosen(tmp_path, form)
+    with pytest.raises(AnnotationError, match="unknown class 'zebra', known are 'ant', 'cat'"):
+        read_dataset(tmp_path / "in", "val", names=["ant", "cat"])  # as a detector that knows no more
+    for names in (["ant", "catt"], "catt"):  # its objects would be left out
+        with pytest.raises(DataError, match=r"in.*: names: .* no class 'catt', the nearest known is 'cat'"):
+            convert(tmp_path / "in", tmp_path / "out", "voc", {"a": ["train"]}, names=names)
+    more = ["dog", "cat", "ant", "zebra"]
+    assert read_dataset(tmp_path / "in", "val", names=more, choose=True).samples[0].labels.tolist() == [1, 3, 2]
+
+
+def test_an_object_of_a_class_that_the_data_set_does_not_declare_is_never_left_out(tmp_path: Path) -> None:
+    make_chosen(tmp_path, "voc")
+    (tmp_path / "in" / "classes.txt").write_text("cat\nant\n")
+    with pytest.raises(AnnotationError, match="unknown class 'zebra', known are 'cat', 'ant'"):
+        read_dataset(tmp_path / "in", "val", names=["cat"], choose=True)
+    (tmp_path / "in" / "classes.txt").unlink()  # then its classes are those of its annotations
+    assert read_dataset(tmp_path / "in", "val", names=["cat"], choose=True).left_out == {"zebra": 2, "ant": 1}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_one_word_is_one_split_and_one_class(tmp_path: Path, form: Format) -> None:
+    data = make_dataset(tmp_path / "pictures")
+    write_dataset(DataSet([Sample(data.samples[0].path)], ("cat",)), tmp_path / "out", "train", form)
+    read = formats.READERS[form](tmp_path / "out", "train", "cat")
+    assert len(read) == 1 and read.names == ("cat",)
+    assert convert(tmp_path / "out", tmp_path / "copy", form, {"val": "train"}, names="cat")["val"]["pictures"] == 1
+
+
 def test_single_files_are_recognised(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "pictures")
     for form, file in (("coco", "annotations/instances_train.json"), ("yolo", "data.yaml")):

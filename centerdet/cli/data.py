@@ -1,6 +1,7 @@
 """`centerdet check | convert | split | download`: data sets in VOC, COCO and YOLO format."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from rich.progress import track
 
 from ..config import TrainConfig
 from ..data.folders import new_folder
-from ..data.formats import Format, read_dataset, write_dataset
+from ..data.formats import Format, count_lost, read_dataset, write_dataset
 from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
 from ..data.voc import download_voc
@@ -23,7 +24,7 @@ from .show import console, errors
 __all__ = ["check", "convert", "download", "split"]
 
 Root = Annotated[Path, typer.Argument(help="folder or file of the data set")]
-Names = Annotated[list[str] | None, typer.Option(help="classes in their order; else the data set's own")]
+Names = Annotated[list[str] | None, typer.Option(help="classes to keep, in their order; else all of the data set's")]
 To = Annotated[Format, typer.Option(help="format to write")]
 Link = Annotated[bool, typer.Option("--link", help="hard-link pictures instead of copying")]
 AsJson = Annotated[bool, typer.Option("--json", help="print what was written, in numbers, as JSON")]
@@ -132,13 +133,15 @@ def split(
         raise typer.BadParameter(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
     if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise typer.BadParameter(f"--part: want shares above 0 that sum to 1, got {' and '.join(part)}")
-    parts = split_data(read_dataset(data, source, names=names), shares, seed=seed, group_by=group_by or None)
+    dataset = read_dataset(data, source, names=names, choose=True)
+    parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
             new: write_dataset(samples, draft, new, to, pictures="link" if link else "copy", add=True)
             for new, samples in parts.items()
         }
-    _show(written, as_json, quiet)
+    lost = count_lost(dataset)
+    _show(written | ({"of the source": lost} if lost else {}), as_json, quiet)
 
 
 def download(
@@ -163,10 +166,7 @@ def _show(written: Mapping[str, Mapping[str, int]], as_json: bool, quiet: bool) 
     if as_json:
         console.out(json.dumps(written))
     elif not quiet:
+        one = re.compile(r"s\b")  # of the first word that ends so: "difficult flags lost"
         for new, counts in written.items():
-            console.out(
-                f"{new}: "
-                + ", ".join(
-                    f"{number} {what.removesuffix('s') if number == 1 else what}" for what, number in counts.items()
-                )
-            )
+            told = [f"{number} {one.sub('', what, 1) if number == 1 else what}" for what, number in counts.items()]
+            console.out(f"{new}: {', '.join(told)}")

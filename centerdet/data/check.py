@@ -105,10 +105,10 @@ def check(
     """Look for everything that is wrong with a data set; goes on after each problem.
 
     splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
-    names: the classes in their order; else those of the first split.
+    names: the classes to keep, in their order, chosen as in `read_dataset`; else all of the first split.
     progress: gets the samples of a split and gives them out one by one, to show how far the decoding is.
     """
-    form = recognise(root)
+    form, choose = recognise(root), names is not None
     if splits is None:
         splits = {split: [split] for split in find_splits(root)} or {"all": []}
     problems: list[Problem] = []
@@ -118,11 +118,15 @@ def check(
     statistics: dict[str, dict[str, Any]] = {}
     for split, sources in splits.items():
         try:
-            sets[split] = read_dataset(root, sources, names=names, report=problems.append)
+            sets[split] = read_dataset(root, sources, names=names, choose=choose, report=problems.append)
         except CenterdetError as error:
             problems.append(Problem("unreadable split", split, str(error)))
             continue
         names = sets[split].names
+        problems += [
+            Problem("class left out", split, f"{plural(number, 'object')} of {name}")
+            for name, number in sets[split].left_out.items()
+        ]
         hashes[split], sizes, whole = {}, [], []
         for sample in progress(sets[split].samples):
             try:

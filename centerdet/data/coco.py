@@ -4,6 +4,7 @@ Category ids may be sparse and in any order: the order of the file's categories 
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import AnnotationError, DataError
 from .files import Entry, Placing, prepare, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, build_sample
+from .records import Record, as_words, build_sample, index_names
 from .sample import DataSet, Sample
 
 __all__ = ["COCO_FILES", "read_coco", "write_coco"]
@@ -28,6 +29,7 @@ def read_coco(
     splits: Sequence[str] = (),
     names: Sequence[str] | None = None,
     *,
+    choose: bool = False,
     pictures: str | Path | None = None,
     report: Report = fail,
 ) -> DataSet:
@@ -35,6 +37,8 @@ def read_coco(
 
     root: a folder, whose splits are found as in `COCO_FILES`; or one JSON file, which has no splits.
     names: the classes in their order; else the categories of the first file in its order.
+    choose: names are a choice of each file's; objects of the others are left out, and counted in the data set's
+        `left_out`.
     pictures: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
         and root which holds most of the first pictures.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
@@ -42,16 +46,17 @@ def read_coco(
     iscrowd makes `crowd`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; both may be missing,
     as may a picture's height and width. A box may stick out of its picture by 1 px and is clipped then.
     """
-    root = Path(root)
+    root, splits = Path(root), as_words(splits)
     files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
     if not files or (splits and root.suffix == ".json"):
         raise DataError(f"{root}: want splits of a folder, or a JSON file without splits, got {list(splits)}")
-    order = tuple(names) if names is not None else None
+    order, choose = names, choose and names is not None
+    left_out: Counter[str] = Counter()
     samples: dict[Path, Sample] = {}
     for file, split in files:
         content = _load(file)
         categories = _read_categories(file, content, report)
-        order = order if order is not None else tuple(dict.fromkeys(categories.values()))
+        order, index = index_names(order, list(categories.values()), choose, file)
         images = _read_images(file, content, report)
         if not images:
             report(Problem("empty split", str(file), "images: the split has no picture"))
@@ -60,7 +65,6 @@ def read_coco(
         folders = [top / name, top / "images" / name, top / "images", file.parent, top]
         folder = Path(pictures) if pictures is not None else _likeliest(folders, list(images.values()))
         objects = _read_objects(file, content, images.keys(), categories, report)
-        index = {name: label for label, name in enumerate(order)}
         for number, image in images.items():
             path = folder / image["file_name"]
             where = f"{file}: image {number!r}"
@@ -69,9 +73,9 @@ def read_coco(
             elif path in samples:
                 report(Problem("listed twice", where, f"{path} is in the splits already"))
             else:
-                sample = build_sample(path, _to_size(image), objects[number], index, report)
+                sample = build_sample(path, _to_size(image), objects[number], index, report, left_out)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), order or ())
+    return DataSet(list(samples.values()), as_words(order or ()), left_out)
 
 
 def write_coco(

@@ -13,7 +13,7 @@ from .sample import DataSet
 from .voc import list_voc_splits, read_voc, write_voc
 from .yolo import YOLO_FILES, list_yolo_splits, read_yolo, write_yolo
 
-__all__ = ["FORMATS", "Format", "convert", "find_splits", "read_dataset", "recognise", "write_dataset"]
+__all__ = ["FORMATS", "Format", "convert", "count_lost", "find_splits", "read_dataset", "recognise", "write_dataset"]
 
 Format = Literal["voc", "coco", "yolo"]
 FORMATS: tuple[Format, ...] = ("voc", "coco", "yolo")
@@ -24,19 +24,36 @@ WRITERS: dict[Format, Callable[..., dict[str, int]]] = {"voc": write_voc, "coco"
 
 
 def read_dataset(
-    root: str | Path, splits: Sequence[str], *, names: Sequence[str] | None = None, report: Report = fail
+    root: str | Path,
+    splits: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    choose: bool = False,
+    report: Report = fail,
 ) -> DataSet:
-    """Read splits of a data set of whatever format: `read_voc`, `read_coco` or `read_yolo`, as `recognise` says."""
-    return READERS[recognise(root)](root, splits, names, report=report)
+    """Read splits of a data set of whatever format: `read_voc`, `read_coco` or `read_yolo`, as `recognise` says.
+
+    splits, names: a single string is one of them.
+    names: the classes in their order; else the data set's own. An object of another class is an error.
+    choose: names are a choice of the data set's classes: objects of its others are left out, which makes them
+        background in training, and counted in `left_out`. A name that the data set lacks is an error then, unless the
+        names hold all of its classes.
+    """
+    return READERS[recognise(root)](root, splits, names, choose=choose, report=report)
 
 
 def write_dataset(
     dataset: DataSet, root: str | Path, split: str, form: Format, *, pictures: Placing = "copy", add: bool = False
 ) -> dict[str, int]:
-    """Write a data set as a split in a format; what was written, and what the format could not hold, in numbers."""
+    """Write a data set as a split in a format; what was written, and what was left out or lost, in numbers."""
     if form not in WRITERS:
         raise DataError(f"format: want one of {list(FORMATS)}, got {form!r}")
-    return WRITERS[form](dataset, root, split, pictures=pictures, add=add)
+    return WRITERS[form](dataset, root, split, pictures=pictures, add=add) | count_lost(dataset)
+
+
+def count_lost(dataset: DataSet) -> dict[str, int]:
+    """What the data set's source holds and the data set does not, in numbers."""
+    return {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
 
 
 def convert(
@@ -51,15 +68,16 @@ def convert(
     """Write splits of a data set into a new folder in another format; the numbers of `write_dataset` by split.
 
     splits: the new split -> those of the source, such as {"train": ["2007:train", "2012:extra"], "val": ["2007:val"]}.
-    names: the classes in their order; else those of the first split.
+    names: the classes to keep, in their order, chosen as in `read_dataset`; else all of the first split.
 
     Everything is read before anything is written, and the folder appears once it is complete.
     """
     if not splits:
         raise DataError(f"{root}: want at least one split")
     sets: dict[str, DataSet] = {}
+    choose = names is not None
     for split, sources in splits.items():
-        sets[split] = read_dataset(root, sources, names=names)
+        sets[split] = read_dataset(root, sources, names=names, choose=choose)
         names = sets[split].names
     with new_folder(destination) as draft:
         return {

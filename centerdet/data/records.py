@@ -1,18 +1,22 @@
 """From what a file says of a picture's objects to a `Sample`, with the same rules for every format."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import DataError, ImageError
 from ..images import read_size
 from .problems import Problem, Report, nearest
 from .sample import Sample
 
-__all__ = ["OVERHANG", "TINY", "Record", "build_sample"]
+__all__ = ["LEFT_OUT", "OVERHANG", "TINY", "Record", "as_words", "build_sample", "index_names"]
+
+LEFT_OUT = -1
+"""Stands for the label of the data set's classes that were not chosen."""
 
 OVERHANG = 1.0
 """Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
@@ -33,11 +37,38 @@ class Record:
     crowd: bool = False
 
 
+def as_words(given: Sequence[str]) -> tuple[str, ...]:
+    """Splits or classes as a caller gives them; a single string is one."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def index_names(
+    names: Sequence[str] | None, own: Sequence[str], choose: bool, source: Path
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes in their order, and class -> label.
+
+    names: the caller's, else own, those of the data set at source. If choose, own's others are `LEFT_OUT`; then own
+        must have all names, so that no misspelt one leaves its objects out.
+    """
+    order = as_words(own if names is None else names)
+    others = [name for name in own if name not in order] if choose else []
+    unknown = next((name for name in order if name not in own), None)
+    if others and unknown is not None:
+        raise DataError(f"{source}: names: the data set has no class {unknown!r}, {nearest(unknown, own)}")
+    return order, {name: label for label, name in enumerate(order)} | dict.fromkeys(others, LEFT_OUT)
+
+
 def build_sample(
-    path: Path, size: tuple[int, int] | None, records: Sequence[Record], index: Mapping[str, int], report: Report
+    path: Path,
+    size: tuple[int, int] | None,
+    records: Sequence[Record],
+    index: Mapping[str, int],
+    report: Report,
+    left_out: Counter[str],
 ) -> Sample | None:
     """A picture's sample without the objects that get reported; None where the picture cannot even tell its size.
 
+    Objects of classes whose label is `LEFT_OUT` are counted instead.
     The picture's header is read only where the annotation states no (height, width) and there are boxes to hold
     against it.
     """
@@ -54,6 +85,9 @@ def build_sample(
         if record.name not in index:
             what = f"unknown class {record.name!r}, {nearest(record.name, index)}"
             report(Problem("unknown class", record.where, what))
+            continue
+        if index[record.name] == LEFT_OUT:
+            left_out[record.name] += 1
             continue
         box = _clip(record, size or (0, 0), report)
         if box is not None:

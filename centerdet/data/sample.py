@@ -3,7 +3,7 @@
 Boxes are xyxy, 0-based, half-open, float64 pixels of the upright picture (EXIF orientation applied).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,10 +53,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples and the class names that their labels index; the order of names is the source's own."""
+    """Samples and the class names that their labels index; the order of names is the source's own.
+
+    Attributes:
+        left_out: class -> how many of its objects a choice of classes left out.
+    """
 
     samples: Sequence[Sample]
     names: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):

@@ -4,6 +4,7 @@ A `bndbox` is 1-based and inclusive; a box here is 0-based and half-open: (xmin 
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from defusedxml.common import DefusedXmlException
 from ..errors import DataError
 from .files import Entry, Placing, find_pictures, prepare, read_lines, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, build_sample
+from .records import Record, as_words, build_sample, index_names
 from .sample import DataSet, Sample
 
 __all__ = ["VOC_NAMES", "download_voc", "list_voc_splits", "read_voc", "write_voc"]
@@ -36,7 +37,12 @@ or more, and 113.9999 is 113 to readers that cut decimals off."""
 
 
 def read_voc(
-    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+    root: str | Path,
+    splits: Sequence[str],
+    names: Sequence[str] | None = None,
+    *,
+    choose: bool = False,
+    report: Report = fail,
 ) -> DataSet:
     """Read splits of a data set in VOC layout.
 
@@ -45,22 +51,24 @@ def read_voc(
     names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else, in folders called
         VOC<year>, the twenty of `VOC_NAMES`; else every class of Annotations/ in the order of its first appearance,
         files taken by name, whatever the split, so that all splits agree.
+    choose: names are a choice of those; objects of the others are left out, and counted in the data set's `left_out`.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
 
     An annotation needs only `name` and `bndbox` in each object. A picture without objects is normal. A box may stick
     out of its picture by 1 px and is clipped then.
     """
     root = Path(root)
-    lists = [_open_split(root, split) for split in splits]
+    lists = [_open_split(root, split) for split in as_words(splits)]
     if not lists:
         raise DataError(f"{root}: want at least one split")
     parsed: dict[Path, _Annotation] = {}
-    names = tuple(names) if names is not None else _find_names(root, [folder for folder, _ in lists], parsed)
+    own = _find_names(root, [folder for folder, _ in lists], names, parsed) if names is None or choose else ()
+    order, index = index_names(names, own, choose, root)
     pictures: dict[Path, list[Path]] = {}  # without suffix -> the files
     for path in (path for folder in {folder for folder, _ in lists} for path in find_pictures(folder / "JPEGImages")):
         pictures.setdefault(path.with_suffix(""), []).append(path)
-    index = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
+    left_out: Counter[str] = Counter()
     seen: set[Path] = set()
     for folder, list_file in lists:
         stems = _read_list(folder, list_file, report)
@@ -78,9 +86,9 @@ def read_voc(
             annotation = parsed.get(path) or _parse(path, report)
             picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
             if annotation is not None and picture is not None:
-                sample = build_sample(picture, annotation.size, annotation.objects, index, report)
+                sample = build_sample(picture, annotation.size, annotation.objects, index, report, left_out)
                 samples += [sample] if sample is not None else []
-    return DataSet(samples, names)
+    return DataSet(samples, order, left_out)
 
 
 def write_voc(
@@ -190,15 +198,21 @@ def _find_picture(
     return None
 
 
-def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]) -> tuple[str, ...]:
-    """The classes where the caller gives none; annotations that had to be read for it are left in `parsed`."""
+def _find_names(
+    root: Path, folders: list[Path], names: Sequence[str] | None, parsed: dict[Path, _Annotation]
+) -> tuple[str, ...]:
+    """The classes of the data set; annotations that had to be read for it are left in `parsed`.
+
+    VOC's own classes are what the name of a folder suggests, unless the caller's names tell otherwise.
+    """
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
             names = tuple(filter(None, read_lines(file)))
             if not names:
                 raise DataError(f"{file}: want one class a line, it is empty")
             return names
-    if all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders):
+    twenty = all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders)
+    if twenty and set(as_words(names or ())) <= set(VOC_NAMES):
         return VOC_NAMES
     found: dict[str, None] = {}
     for path in (path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").rglob("*.xml"))):

@@ -3,6 +3,7 @@
 A label file's path is its picture's with the last folder `images` called `labels`; without one the picture is empty.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..errors import AnnotationError, DataError, ImageError
 from ..images import read_size
 from .files import Entry, Placing, find_pictures, prepare, read_lines, read_text, write_files
 from .problems import Problem, Report, fail
-from .records import Record, build_sample
+from .records import Record, as_words, build_sample, index_names
 from .sample import DataSet, Sample
 
 __all__ = ["YOLO_FILES", "find_label_file", "list_yolo_splits", "open_yolo", "read_yolo", "write_yolo"]
@@ -27,26 +28,33 @@ DIGITS = 8
 
 
 def read_yolo(
-    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+    root: str | Path,
+    splits: Sequence[str],
+    names: Sequence[str] | None = None,
+    *,
+    choose: bool = False,
+    report: Report = fail,
 ) -> DataSet:
     """Read splits of a YOLO data set.
 
     root: the YAML file, or the folder that holds it as data.yaml. Its `names` are a list, or numbers with names (taken
         by number, gaps allowed); `path` is the folder that the splits count from, else the file's own.
     splits: keys such as "train" and "val", each a folder, a list of pictures (.txt), or several of these.
-    names: the classes in their order, a choice of the file's.
+    names: the classes in their order; else the file's.
+    choose: names are a choice of the file's; objects of the others are left out, and counted in the data set's
+        `left_out`.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
 
     The header of each picture with objects is read for its size. A box may stick out by 1 px and is clipped then.
     """
     file, top, described = open_yolo(Path(root))
     classes = _read_names(file, described)
-    order = tuple(names) if names is not None else tuple(classes.values())
-    index = {name: label for label, name in enumerate(order)}
+    order, index = index_names(names, list(classes.values()), choose, file)
+    left_out: Counter[str] = Counter()
     if not splits:
         raise DataError(f"{file}: want at least one split")
     samples: dict[Path, Sample] = {}
-    for split in splits:
+    for split in as_words(splits):
         pictures = _list_pictures(file, top, described, split, report)
         if not pictures:
             report(Problem("empty split", f"{file}: {split}", "the split has no picture"))
@@ -59,9 +67,9 @@ def read_yolo(
             elif not path.is_file():
                 report(Problem("missing picture", where, f"no picture {path}"))
             else:
-                sample = _read_sample(path, find_label_file(path, top), classes, index, report)
+                sample = _read_sample(path, find_label_file(path, top), classes, index, report, left_out)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), order)
+    return DataSet(list(samples.values()), order, left_out)
 
 
 def write_yolo(
@@ -194,7 +202,12 @@ def _locate(top: Path, source: object) -> Path | None:
 
 
 def _read_sample(
-    picture: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
+    picture: Path,
+    file: Path,
+    classes: Mapping[int, str],
+    index: Mapping[str, int],
+    report: Report,
+    left_out: Counter[str],
 ) -> Sample | None:
     if not file.is_file():
         return Sample(picture)
@@ -230,4 +243,4 @@ def _read_sample(
             (y + down / 2) * height,
         )
         records.append(Record(where, classes[int(number)], box, words[1:]))
-    return build_sample(picture, (height, width) if records else None, records, index, report)
+    return build_sample(picture, (height, width) if records else None, records, index, report, left_out)
