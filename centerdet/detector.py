@@ -163,7 +163,8 @@ class Detector:
         """(where, detections) of each picture of a folder, glob, list, video, webcam number or URL: `open_sources`.
 
         Pictures are decoded ahead in the background, in constant memory; a broken one is yielded as its error. Sources
-        that cannot be meant, such as an empty folder, are raised at once. Closing or dropping it ends the background.
+        that cannot be meant, such as an empty folder, are raised at once, those out of an iterator yielded. Closing or
+        dropping it ends the background.
         """
         flow = self.stream_pictures(
             source, score_threshold=score_threshold, color=color, allow_urls=allow_urls, tile=tile, overlap=overlap

@@ -1,6 +1,7 @@
 """Every kind of source as one stream: order, errors in their places, a thread that ends, little memory."""
 
 import io
+import re
 import socket
 import sys
 import threading
@@ -23,6 +24,7 @@ from centerdet.images import load
 from centerdet.sources import Found, Sources, open_sources
 
 SIZE = (48, 64)
+INVALID = "Invalid data found when processing input"  # FFmpeg's word for it
 
 
 def _picture(number: int) -> NDArray[np.uint8]:
@@ -51,6 +53,10 @@ def _values(stream: Iterator[Found]) -> list[int | str]:
     return [type(one).__name__ if isinstance(one, CenterdetError) else int(one[24, 32, 0]) for _, one in stream]
 
 
+def _messages(source: Path) -> list[str]:
+    return [str(found) for _, found in open_sources(source)]
+
+
 def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("centerdet-sources")]
 
@@ -77,6 +83,8 @@ def test_folders_in_natural_order(folder: Path) -> None:
 def test_patterns(folder: Path) -> None:
     assert _values(open_sources(f"{folder}/Frame1*")) == [1, 10, 100]
     assert _values(open_sources(f"{folder}/**/*.[pP][nN][gG]")) == [3, 1, 2, 9, 10, 100]  # by whole path
+    (folder / "below" / "camera.JFIF").write_bytes(_encode(4))
+    assert _values(open_sources(folder / "below")) == [3, 4]
     (folder / "a[1].png").write_bytes(_encode(77))
     assert _values(open_sources(folder / "a[1].png")) == [77]  # a path that exists is no pattern
 
@@ -109,21 +117,25 @@ def test_mixed_kinds_and_broken_pictures_among_good_ones(folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("{}/below", DataError, "holds no pictures"),
+        ("{}/below", DataError, r"holds no pictures .*; '.*below/\*\*/\*\.jpg' looks into its folders"),
+        ("{}/below/deeper", DataError, "holds no pictures [^;]*$"),
         ("{}/*.gif", DataError, "no file fits"),
         (["{}/Frame1.PNG", "{}/below"], DataError, "holds no pictures"),
         ("https://example.org/cat.jpg", ConfigError, "allow_urls=True"),
+        ("Ftp://example.org/cat.jpg", DataError, "only those of http and https"),
     ],
 )
 def test_sources_that_cannot_be_meant_are_refused_at_once(
     folder: Path, source: str | list[str], error: type[CenterdetError], message: str
 ) -> None:
-    (folder / "below" / "3.png").unlink()
-    filled = source.format(folder) if isinstance(source, str) else [one.format(folder) for one in source]
+    (folder / "below" / "3.png").rename(folder / "3.png")
+    (folder / "below" / "deeper").mkdir()
+    filled = [one.format(folder) for one in ([source] if isinstance(source, str) else source)]
     with pytest.raises(error, match=message):
-        open_sources(filled)
-    with pytest.raises(error, match=message):  # an iterator's items are not known before
-        list(open_sources(iter([filled] if isinstance(filled, str) else filled)))
+        open_sources(filled[0] if isinstance(source, str) else filled)
+    found = list(open_sources(iter([*filled, _picture(8)])))  # an iterator's items are not known before
+    assert _values(iter(found[-2:])) == [error.__name__, 8]
+    assert found[-2][0] == filled[-1] and re.search(message, str(found[-2][1]))
     assert _threads() == []
 
 
@@ -219,8 +231,18 @@ def test_videos_that_end_early_or_are_none(suffix: str, tmp_path: Path) -> None:
         assert f"cut.{suffix}: " in str(found[-2][1])
         assert _values(iter(found[-1:])) == [9]
     path.write_text("no video")
-    assert _values(open_sources(path)) == ["ImageError"]
-    assert "broken video" in str(next(open_sources(tmp_path / "missing.mp4"))[1])
+    assert _messages(path) == [f"{path}: want a video, this cannot be read as one: {INVALID}"]
+    assert _messages(tmp_path / "missing.mp4") == [f"{tmp_path}/missing.mp4: no such video"]
+
+
+def test_videos_without_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    assert _messages(path) == [f"{path}: want a video, this cannot be read as one: it holds no pictures"]
 
 
 def test_without_pyav_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Anything that holds pictures as one stream of (where, picture or its error), decoded ahead in the background.
 
 Memory stays constant whatever the length: one thread decodes, a few pictures ahead. A broken picture is yielded as its
-error and the rest goes on; a source that cannot be meant (an empty folder, a URL unasked for) is raised at once.
-Pictures are RGB uint8 (H, W, 3), upright.
+error and the rest goes on; a source that cannot be meant (an empty folder, a URL unasked for) is raised at once, but
+yielded as well where it comes out of an iterator. Pictures are RGB uint8 (H, W, 3), upright.
 """
 
 import glob
@@ -26,9 +26,9 @@ from ..errors import CenterdetError, ConfigError, DataError, ImageError
 from ..images import Source, load
 from .urls import download, is_url
 
-__all__ = ["PICTURES", "VIDEOS", "Found", "open_sources"]
+__all__ = ["PICTURES", "VIDEOS", "Found", "list_files", "open_sources"]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
+PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 
 Found: TypeAlias = tuple[str, NDArray[np.uint8] | CenterdetError]
@@ -66,7 +66,7 @@ def open_sources(
     if isinstance(source, list | tuple):
         jobs = [job for number, one in enumerate(source) for job in plan.jobs(one, f"picture {number}")]
     elif isinstance(source, Iterable) and not _is_picture(source):
-        jobs = (job for number, one in enumerate(source) for job in plan.jobs(one, f"picture {number}"))
+        jobs = (job for number, one in enumerate(source) for job in plan.try_jobs(one, f"picture {number}"))
     else:
         jobs = plan.jobs(source, "picture")
     return _decode_ahead((found for job in jobs for found in job()), ahead)
@@ -106,8 +106,16 @@ class _Plan:
                 raise ConfigError(f"{source}: URLs are fetched with allow_urls=True (--allow-urls) only")
             return [partial(self._fetch, source)]
         if isinstance(source, str | Path):
-            return [self._open(path) for path in _list_files(str(source))]
+            return [self._open(path) for path in list_files(str(source))]
         return [partial(self._load, source, where)]
+
+    def try_jobs(self, source: Any, where: str) -> list[_Job]:
+        """`jobs`, or one that yields why there are none."""
+        try:
+            return self.jobs(source, where)
+        except CenterdetError as error:
+            found = (str(source) if isinstance(source, str | Path) else where), error
+            return [lambda: iter([found])]
 
     def _open(self, path: str) -> _Job:
         if not path.lower().endswith(VIDEOS):
@@ -137,25 +145,26 @@ class _Plan:
             yield url, ImageError(f"{url}: {what} (Content-Type: {kind!r:.80})")
 
 
-def _list_files(source: str) -> list[str]:
+def list_files(source: str) -> list[str]:
     """The files that a path stands for: those of a folder, those that fit a pattern, or the one itself."""
     path = Path(source)
+    foreign = re.match(r"\w[\w+.-]+://", source)
+    what = "of URLs only those of http and https are read" if foreign else "no file fits the pattern"
     try:
         if path.is_dir():
-            names = [entry.name for entry in path.iterdir() if entry.name.lower().endswith(PICTURES)]
-            names = [name for name in names if not name.startswith(".")]
-            if not names:
-                raise DataError(f"{source}: the folder holds no pictures (*{', *'.join(PICTURES)})")
-            return [str(path / name) for name in sorted(names, key=_natural)]
-        if re.search(r"[*?[]", source) is None or path.exists():
+            names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+            files = [str(path / name) for name in names if name.lower().endswith(PICTURES)]
+            below = not files and any((path / name).is_dir() for name in names)
+            hint = f"; '{path}/**/*.jpg' looks into its folders" * below
+            what = f"the folder holds no pictures (*{', *'.join(PICTURES)}){hint}"
+        elif not (foreign or re.search(r"[*?[]", source)) or path.exists():
             return [source]
-        files = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]
+        else:
+            files = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]
     except (OSError, ValueError) as error:
-        if isinstance(error, CenterdetError):
-            raise
         raise DataError(f"{source}: cannot be read: {error}") from error
     if not files:
-        raise DataError(f"{source}: no file fits the pattern")
+        raise DataError(f"{source}: {what}")
     return sorted(files, key=_natural)
 
 
@@ -172,6 +181,8 @@ def _read_video(path: str) -> Iterator[Found]:
     number, start, end = 0, None, 0.0
     try:
         with av.open(path) as container:
+            if not container.streams.video:
+                raise ImageError("it holds no pictures")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for packet in container.demux(stream):
@@ -189,8 +200,11 @@ def _read_video(path: str) -> Iterator[Found]:
             missing = _stated_seconds(container.format.name, stream) - (end - (start or 0.0))
             if missing > 0.1 + 3 / float(stream.average_rate or 25):  # reordered frames make a difference of a few
                 yield path, ImageError(f"{path}: ends early, {missing:.1f} s before the end that its header states")
-    except (OSError, ValueError, IndexError) as error:  # what FFmpegError is, ours, and a file without a video
-        yield path, ImageError(f"{path}: broken video, at frame {number}: {error}")
+    except FileNotFoundError:
+        yield path, ImageError(f"{path}: no such video")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        what = f"broken video, at frame {number}" if number else "want a video, this cannot be read as one"
+        yield path, ImageError(f"{path}: {what}: {getattr(error, 'strerror', None) or error}")
 
 
 def _stated_seconds(kind: str, stream: Any) -> float:
