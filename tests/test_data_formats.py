@@ -101,6 +101,24 @@ def test_splits_are_joined_and_share_the_names_of_the_first(tmp_path: Path) -> N
     assert read_dataset(tmp_path / "yolo", ["val"]).names == ("cat", "ant", "zebra")
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_voc_states_and_samples_do_not_hold_is_counted(tmp_path: Path, form: Format) -> None:
+    make_chosen(tmp_path, "voc")
+    said = {
+        "cat": "<pose>Left</pose><truncated>1</truncated><occluded>1</occluded>",
+        "ant": "<pose>Unspecified</pose><truncated>0</truncated><occluded> </occluded>",
+        "zebra": "<pose>Rear</pose><part><name>head</name></part><part><name>foot</name></part>",
+    }
+    for path in (tmp_path / "in" / "Annotations").iterdir():
+        text = re.sub(r"<name>(.*?)</name>", lambda found: found[0] + said[found[1]], path.read_text())
+        path.write_text(text)
+    written = convert(tmp_path / "in", tmp_path / "all", form, {"a": ["train"]})["a"]
+    lost = {what: number for what, number in written.items() if number and "lost" in what}
+    assert lost == {"poses lost": 3, "truncated flags lost": 1, "occluded flags lost": 1, "parts lost": 4}
+    chosen = convert(tmp_path / "in", tmp_path / "ants", form, {"a": ["train"]}, names="ant")["a"]
+    assert not any("lost" in what and number for what, number in chosen.items())
+
+
 def make_chosen(folder: Path, form: Format) -> None:
     """Two splits in a folder `in`; in each one picture with a cat, a zebra and an ant, and one with a zebra."""
     data = make_dataset(folder / "pictures", 2)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from centerdet.data.problems import Problem
 from centerdet.data.sample import DataSet, Sample
-from centerdet.data.voc import VOC_NAMES, download_voc, read_voc, write_voc
+from centerdet.data.voc import VOC_NAMES, read_voc, write_voc
 from centerdet.errors import AnnotationError, DataError, ImageError
 
 
@@ -324,13 +324,6 @@ def test_pictures_that_are_in_place_are_annotated_there(tmp_path: Path) -> None:
     write_voc(DataSet(samples[:1], ("cat",)), tmp_path, "train")
     write_voc(DataSet(samples[1:], ("cat",)), tmp_path, "val")
     assert len(read_voc(tmp_path, ["train", "val"])) == 2
-
-
-def test_what_cannot_be_fetched_is_named(tmp_path: Path) -> None:
-    for year, split in (("1999", "train"), ("2012", "test")):
-        with pytest.raises(DataError, match=rf"VOC{year}: cannot fetch \['{split}'\]"):
-            download_voc(tmp_path, year, [split])
-    assert list(tmp_path.iterdir()) == []
 
 
 COUNTS = {"2007:train": (2500, 7843, 1543), "2007:val": (2508, 7812, 1511), "2012:extra": (170, 649, 77)}

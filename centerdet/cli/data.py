@@ -12,11 +12,11 @@ import typer
 from rich.progress import track
 
 from ..config import TrainConfig
+from ..data.download import download_voc
 from ..data.folders import new_folder
 from ..data.formats import Format, count_lost, read_dataset, write_dataset
 from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
-from ..data.voc import download_voc
 from ..errors import ConfigError
 from .options import in_a_folder
 from .show import console, errors

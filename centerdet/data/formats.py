@@ -53,7 +53,8 @@ def write_dataset(
 
 def count_lost(dataset: DataSet) -> dict[str, int]:
     """What the data set's source holds and the data set does not, in numbers."""
-    return {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
+    left_out = {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
+    return left_out | {f"{what} lost": number for what, number in dataset.lost.items()}
 
 
 def convert(

@@ -27,7 +27,10 @@ TINY = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object: where the file tells it, its class, its box (0-based, half-open) and that in the file's numbers."""
+    """One object: where the file tells it, its class, its box (0-based, half-open) and that in the file's numbers.
+
+    lost: what else the file states of it, as in `DataSet.lost`.
+    """
 
     where: str
     name: str
@@ -35,6 +38,7 @@ class Record:
     given: Sequence[object]
     difficult: bool = False
     crowd: bool = False
+    lost: Sequence[str] = ()
 
 
 def as_words(given: Sequence[str]) -> tuple[str, ...]:

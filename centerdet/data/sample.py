@@ -57,11 +57,13 @@ class DataSet:
 
     Attributes:
         left_out: class -> how many of its objects a choice of classes left out.
+        lost: what else of the objects the files state and samples do not hold, such as poses -> how many.
     """
 
     samples: Sequence[Sample]
     names: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):

@@ -21,7 +21,7 @@ from .problems import Problem, Report, fail, leads_out
 from .records import Record, as_words, build_sample, index_names
 from .sample import DataSet, Sample
 
-__all__ = ["VOC_NAMES", "download_voc", "list_voc_splits", "read_voc", "write_voc"]
+__all__ = ["VOC_NAMES", "list_voc_splits", "read_voc", "write_voc"]
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -30,6 +30,9 @@ VOC_NAMES = (
 """The twenty classes in the devkit's order."""
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded flags", "part": "parts"}
+"""Elements of an object that samples do not hold, and what they are called where they are counted."""
 
 SNAP = 1e-3
 """Pixels from an integer within which a side is written as it: what is left of one after YOLO's parts with six digits
@@ -68,7 +71,7 @@ def read_voc(
     for path in (path for folder in {folder for folder, _ in lists} for path in find_pictures(folder / "JPEGImages")):
         pictures.setdefault(path.with_suffix(""), []).append(path)
     samples: list[Sample] = []
-    left_out: Counter[str] = Counter()
+    left_out, lost = Counter[str](), Counter[str]()
     seen: set[Path] = set()
     for folder, list_file in lists:
         stems = _read_list(folder, list_file, report)
@@ -88,7 +91,8 @@ def read_voc(
             if annotation is not None and picture is not None:
                 sample = build_sample(picture, annotation.size, annotation.objects, index, report, left_out)
                 samples += [sample] if sample is not None else []
-    return DataSet(samples, order, left_out)
+                lost.update(what for one in annotation.objects if one.name in order for what in one.lost)
+    return DataSet(samples, order, left_out, lost)
 
 
 def write_voc(
@@ -125,22 +129,6 @@ def list_voc_splits(root: Path) -> list[str]:
         named = [stem for stem in named if stem != "trainval" or not {"train", "val"} <= set(named)]
         splits += [stem if plain else f"{folder.name[3:]}:{stem}" for stem in named or ["all"]]
     return splits
-
-
-def download_voc(root: str | Path, year: str, splits: Sequence[str]) -> Path:
-    """Fetch a year of VOC through torchvision, which checks the archives' sums; the devkit's folder, for `read_voc`.
-
-    splits: of "train", "val", "trainval" and, in 2007, "test". Archives hold several splits and are fetched once.
-    """
-    from torchvision.datasets import VOCDetection
-
-    archives = {split == "test": split for split in splits}
-    try:
-        for split in archives.values():
-            VOCDetection(str(root), year=year, image_set=split, download=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"VOC{year}: cannot fetch {list(splits)} into {root}: {error}") from error
-    return Path(root, "TrainVal" if year == "2011" else "", "VOCdevkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +267,12 @@ def _parse_object(element: Element, where: str) -> Record:
             raise ValueError(f"{flag}: want 0 or 1, got {text!r}")
         flags.append(text == "1")
     left, top, right, bottom = corners
-    return Record(where, name, (left - 1, top - 1, right, bottom), corners, *flags)
+    lost = [LOST[tag] for tag in LOST for found in element.findall(tag) if _says_something(found)]
+    return Record(where, name, (left - 1, top - 1, right, bottom), corners, flags[0], flags[1], lost)
+
+
+def _says_something(element: Element) -> bool:
+    return len(element) > 0 or (element.text or "").strip().casefold() not in ("", "0", "unspecified")
 
 
 def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, ...]) -> str:
