@@ -224,7 +224,7 @@ def test_check_goes_on_after_the_first_problem(run: Run, tmp_path: Path) -> None
     yolo(tmp_path, "0 .5 .5 .2\n7 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .9 1.9\n")
     (tmp_path / "images" / "train" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     code, out, _ = run("check", tmp_path, "--sheet", tmp_path / "sheet.jpg")
-    assert code == 1 and out.endswith("4 errors, 0 notes\n")
+    assert code == 1 and out.endswith("4 errors, 1 note\n")
     for words in ("a.txt:1: want five", "a.txt:2: class 7", "a.txt:4: box", "broken.jpg", "train: 2 pictures"):
         assert words in out
     assert (tmp_path / "sheet.jpg").is_file()

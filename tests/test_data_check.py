@@ -132,7 +132,7 @@ def test_everything_that_is_wrong_is_found_in_one_go(tmp_path: Path) -> None:
         [problem] = [problem for problem in report.problems if problem.kind == kind]
         assert problem.where.endswith(where) and what in problem.what
     unpaired = {Path(problem.where).name for problem in report.problems if problem.kind == "unpaired file"}
-    assert unpaired == {"no_picture.xml", "alone.jpg"}
+    assert unpaired == {"alone.jpg"}  # no_picture.xml is told already
     assert set(report.count()) == {*EXPECTED, "unpaired file"}
     assert report.statistics["train"]["pictures"] == 9 and report.statistics["val"]["pictures"] == 2
     assert {sample.path.stem for sample in report.sets["val"].samples} == {"twin", "good"}
@@ -140,8 +140,8 @@ def test_everything_that_is_wrong_is_found_in_one_go(tmp_path: Path) -> None:
     assert len(sizes) == 8 and "broken_picture" not in sizes and set(sizes.values()) == {(96, 128)}
     text = str(report)
     assert "ERROR: box outside: 1" in text and "note: tiny box: 1" in text
-    assert report.lines()[-1] == "12 errors, 4 notes"
-    assert json.loads(json.dumps(report.to_dict()))["count"]["unpaired file"] == 2
+    assert report.lines()[-1] == "12 errors, 3 notes"
+    assert json.loads(json.dumps(report.to_dict()))["count"]["unpaired file"] == 1
 
 
 def test_an_exif_turned_picture_with_the_size_of_its_file_is_told(tmp_path: Path) -> None:
@@ -180,6 +180,64 @@ def test_the_hash_tells_pictures_apart() -> None:
     assert signs.shape == (40, 256) and signs.dtype == bool
     different = (signs[:, None] != signs[None]).sum(-1)
     assert different[~np.eye(40, dtype=bool)].min() > 2 * NEAR
+
+
+def test_what_is_missing_is_told_once(tmp_path: Path) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(6)), tmp_path / "out", "train", "voc")
+    (tmp_path / "out" / "Annotations" / "002.xml").unlink()
+    (tmp_path / "out" / "JPEGImages" / "004.jpg").unlink()
+    assert check(tmp_path / "out").count() == {"missing annotation": 1, "missing picture": 1}
+    lists = tmp_path / "out" / "ImageSets" / "Main"
+    (lists / "train.txt").write_text("000\n001\n")  # a split says nothing of these files now
+    assert check(tmp_path / "out").count() == {"unpaired file": 2}
+    write_dataset(make_dataset(tmp_path / "a", range(6)), tmp_path / "yolo", "train", "yolo")
+    (tmp_path / "yolo" / "images" / "train" / "002.jpg").write_bytes(b"\xff\xd8\xff")
+    assert check(tmp_path / "yolo").count() == {"broken picture": 1}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_problem_of_a_picture_in_two_splits_is_told_once(tmp_path: Path, form: Format) -> None:
+    data = make_dataset(tmp_path / "a", range(1, 4))
+    tiny = Sample(data.samples[0].path, np.array([[1.0, 1, 3, 3]]), np.zeros(1, np.int64))
+    write_dataset(DataSet([tiny, *data.samples[1:]], data.names), tmp_path / "out", "train", form)
+    report = check(tmp_path / "out", {"one": ["train"], "two": "train"})
+    assert report.count() == {"in two splits": 3, "tiny box": 1}
+
+
+def test_equal_pictures_of_one_split_are_told(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "a", range(4))
+    same = picture(tmp_path / "b" / "same.png", load(data.samples[2].path))  # the pixels of a JPEG file
+    near = picture(tmp_path / "b" / "near.png", (load(data.samples[2].path) * 0.99).astype(np.uint8))
+    flat = [picture(tmp_path / "b" / f"{n}x{m}.png", np.zeros((n, m, 3), np.uint8)) for n, m in ((30, 40), (40, 30))]
+    samples = [*data.samples, *(Sample(path) for path in (same, near, *flat))]
+    write_dataset(DataSet(samples, data.names), tmp_path / "out", "train", "voc")
+    report = check(tmp_path / "out")
+    [problem] = report.problems
+    assert report.ok and problem.kind == "repeated picture"
+    assert problem.where.endswith("same.png") and problem.what.endswith("002.jpg")
+
+
+def test_pictures_without_a_label_file_are_counted(tmp_path: Path) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(6)), tmp_path / "out", "train", "yolo")
+    for number in (1, 2):
+        (tmp_path / "out" / "labels" / "train" / f"00{number}.txt").unlink()
+    [problem] = check(tmp_path / "out").problems
+    assert problem.kind == "no label file" and problem.where.endswith("data.yaml: train")
+    assert problem.what.startswith("2 pictures of 6 without label file, such as ")
+
+
+def test_a_split_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    write_dataset(make_dataset(tmp_path / "a", range(2)), tmp_path / "out", "train", "yolo")
+    file = tmp_path / "out" / "data.yaml"
+    file.write_text(file.read_text() + "val: images/nope\ntest:\nlicense: CC0\n")
+    report = check(tmp_path / "out")
+    assert not report.ok and list(report.statistics) == ["train"]
+    [problem] = report.problems
+    assert f"{file}: val: no such folder or list {tmp_path}" in problem.what and problem.where == "val"
+    file.write_text(file.read_text().replace("images/train", "images/no"))
+    assert [problem.where for problem in check(tmp_path / "out").problems] == ["train", "val"]
+    file.write_text("names: [cat]\n")
+    assert "want at least one split, such as train: images/train" in str(check(tmp_path / "out"))
 
 
 def test_leftover_label_files_are_told(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_parts_cover_everything_once_and_no_group_straddles(size: int, cameras: 
     }
     of = {path: keys[by](path) for path in paths(data)}
     if len(set(of.values())) < 3:
-        with pytest.raises(DataError, match="want at least 3 groups"):
+        with pytest.raises(DataError, match="want at least 3 groups of pictures"):
             split(data, fractions, group_by=group_by)
         return
     parts = split(data, fractions, seed=seed, group_by=group_by)
@@ -90,7 +90,7 @@ def test_what_cannot_be_split_is_named() -> None:
         split(data, {"train": 1}, group_by="(")
     with pytest.raises(DataError, match=r"'x\+' is not found in cam"):
         split(data, {"train": 1}, group_by="x+")
-    with pytest.raises(DataError, match="want at least 1 groups"):
+    with pytest.raises(DataError, match="want at least 1 group of pictures"):
         split(DataSet([], ("a",)), {"train": 1})
 
 

@@ -110,7 +110,9 @@ LINES = {
     "fraction": ("0.5 0.5 0.5 0.5 0.5", r"a\.txt:2: class 0.5: want one of"),
     "NaN": ("0 nan 0.5 0.5 0.5", r"a\.txt:2: box \(nan, 0.5, 0.5, 0.5\) is not finite"),
     "inverted": ("0 0.5 0.5 -0.5 0.5", r"a\.txt:2: box .* has no width"),
-    "pixels": ("0 30 20 10 10", r"a\.txt:2: box .* outside the picture of 60 x 40 px"),
+    "pixels": ("0 30 20 10 10", r"a\.txt:2: box .* outside the picture of 60 x 40 px: .*are these pixels\?"),
+    "outside": ("0 0.5 0.5 1.9 1", r"a\.txt:2: box .* lies outside the picture of 60 x 40 px$"),
+    "infinite": ("0 0.5 inf 0.5 0.5", r"a\.txt:2: box .* is not finite"),
 }
 
 
@@ -145,7 +147,7 @@ YAMLS = {
     "missing": ("train: other.txt\nnames: [a, cat]", r"other\.txt:2: no picture .*x\.jpg"),
     "twice listed": ("train: [images/train, images]\nnames: [a, cat]", r"a\.jpg is in the splits already"),
     "empty": ("train: labels\nnames: [cat]", "train: the split has no picture"),
-    "unlabelled": ("train: images/bare\nnames: [cat]", r"none of the 1 pictures has labels such as .*bare.z\.txt"),
+    "unlabelled": ("train: images/bare\nnames: [cat]", r"1 picture of 1 without label file, such as .*bare.z\.txt"),
 }
 
 

@@ -1,9 +1,10 @@
 """What is wrong with a data set, all of it, and what is in it: the look before a training.
 
 Readers report their problems here instead of raising; every picture is decoded, so that broken ones, sizes that
-contradict the annotation, and pictures that come again in another split are found.
+contradict the annotation, and pictures that come again, in their split or in another, are found.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,8 +20,9 @@ from ..images import load
 from .files import find_pictures
 from .formats import find_splits, read_dataset, recognise
 from .problems import NOTES, Problem, plural
+from .records import as_words
 from .sample import DataSet, Sample
-from .yolo import find_label_file, open_yolo
+from .yolo import list_label_files
 
 __all__ = ["NEAR", "CheckReport", "check", "hash_image"]
 
@@ -80,8 +82,8 @@ class CheckReport:
                 reached = "-" if ceiling["voc-area"] is None else f"{100 * ceiling['voc-area']:.1f}"
                 lines.append(
                     f"  ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of "
-                    f"{ceiling['objects']} objects {ceiling['without own cell']} share another's cell, "
-                    f"{ceiling['lost']} are lost"
+                    f"{plural(ceiling['objects'], 'object')} {ceiling['without own cell']} in another's cell, "
+                    f"{ceiling['lost']} lost"
                 )
         names = dict.fromkeys(name for found in self.statistics.values() for name in found["classes"])
         width = max(map(len, [*names, "objects"]))
@@ -112,6 +114,7 @@ def check(
     if splits is None:
         splits = {split: [split] for split in find_splits(root)} or {"all": []}
     problems: list[Problem] = []
+    read: list[str] = []
     sets: dict[str, DataSet] = {}
     decoded: dict[str, DataSet] = {}
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
@@ -122,12 +125,14 @@ def check(
         except CenterdetError as error:
             problems.append(Problem("unreadable split", split, str(error)))
             continue
+        read += as_words(sources)
         names = sets[split].names
         problems += [
             Problem("class left out", split, f"{plural(number, 'object')} of {name}")
             for name, number in sets[split].left_out.items()
         ]
         hashes[split], sizes, whole = {}, [], []
+        firsts: dict[bytes, Path] = {}
         for sample in progress(sets[split].samples):
             try:
                 image = load(sample.path)
@@ -137,16 +142,21 @@ def check(
                 )
                 continue
             hashes[split][sample.path] = hash_image(image)
+            first = firsts.setdefault(_digest(image), sample.path)
+            if first != sample.path:
+                problems.append(Problem("repeated picture", str(sample.path), f"has the very pixels of {first}"))
             sizes.append(image.shape[:2])
             whole.append(replace(sample, size=image.shape[:2]))
             problems += _check_size(sample, image.shape[:2])
         statistics[split] = _describe(sets[split], sizes)
         decoded[split] = DataSet(whole, names)
-    problems += _find_unpaired(form, Path(root), [sample.path for data in sets.values() for sample in data.samples])
-    for number, first in enumerate(hashes):
-        for second in list(hashes)[number + 1 :]:
-            problems += _find_alike(hashes[first], hashes[second], second)
-    return CheckReport(tuple(problems), statistics, decoded)
+    told = {problem.what for problem in problems}
+    pictures = [sample.path for data in sets.values() for sample in data.samples]
+    problems += [one for one in _find_unpaired(form, Path(root), pictures, read) if one.what not in told]
+    for number, one in enumerate(hashes):
+        for other in list(hashes)[number + 1 :]:
+            problems += _find_alike(hashes[one], hashes[other], other)
+    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share a picture
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -154,6 +164,11 @@ def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA)
     return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    """Equal for equal pictures alone."""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
 
 
 def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
@@ -204,20 +219,22 @@ def _range(values: NDArray[np.float64]) -> list[float]:
     return [float(value) for value in np.quantile(values, [0, 0.5, 1])] if len(values) else [0.0, 0.0, 0.0]
 
 
-def _find_unpaired(form: str, root: Path, pictures: Sequence[Path]) -> list[Problem]:
-    """Annotation files without a picture, and of VOC pictures without an annotation, in the folders that are used."""
+def _find_unpaired(form: str, root: Path, pictures: Sequence[Path], splits: Sequence[str]) -> list[Problem]:
+    """Annotation files without a picture, and of VOC pictures without an annotation, in the folders that are used.
+
+    They are told in the words of `read_voc` where a split names one of the pair.
+    """
     problems = []
     if form == "voc":
         for folder in dict.fromkeys(place for path in pictures for place in path.parents if place.name == "JPEGImages"):
             notes = folder.parent / "Annotations"
             seen = {path.relative_to(folder).with_suffix(""): path for path in find_pictures(folder)}
             told = {path.relative_to(notes).with_suffix(""): path for path in sorted(notes.rglob("*.xml"))}
-            for these, those, what in ((seen, told, "no annotation"), (told, seen, "no picture")):
-                alone = (path for stem, path in these.items() if stem not in those)
-                problems += [Problem("unpaired file", str(path), what) for path in alone]
+            alone = [(path, f"no annotation {notes / stem}.xml") for stem, path in seen.items() if stem not in told]
+            alone += [(path, f"no picture {folder / stem}.jpg") for stem, path in told.items() if stem not in seen]
+            problems += [Problem("unpaired file", str(path), what) for path, what in alone]
     if form == "yolo":
-        _, top, _ = open_yolo(root)
-        wanted = {find_label_file(path, top) for path in pictures}
+        wanted = list_label_files(root, splits)
         for folder in sorted({path.parent for path in wanted}):
             texts = (path for path in sorted(folder.glob("*.txt")) if path not in wanted and path.name != "classes.txt")
             problems += [Problem("unpaired file", str(path), "no picture of the splits") for path in texts]

@@ -30,7 +30,15 @@ KINDS: dict[str, type[CenterdetError]] = {
 }
 """Every kind of problem that a reader finds, and the error that it raises then."""
 
-NOTES = ("tiny box", "duplicate box", "near-duplicate", "unpaired file", "class left out")
+NOTES = (
+    "tiny box",
+    "duplicate box",
+    "repeated picture",
+    "near-duplicate",
+    "no label file",
+    "unpaired file",
+    "class left out",
+)
 """Kinds that ask for a look."""
 
 FEW = 20

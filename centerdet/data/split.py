@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from .problems import plural
 from .sample import DataSet
 
 __all__ = ["split"]
@@ -34,7 +35,7 @@ def split(
     for number, sample in enumerate(dataset.samples):
         groups.setdefault(_find_group(sample.path, group_by), []).append(number)
     if len(groups) < len(names):
-        raise DataError(f"want at least {len(names)} groups of pictures for {names}, got {len(groups)}")
+        raise DataError(f"want at least {plural(len(names), 'group')} of pictures for {names}, got {len(groups)}")
     of_picture = np.zeros((len(dataset), len(dataset.names) + 1))  # objects by class, and 1 for the picture itself
     for number, sample in enumerate(dataset.samples):
         of_picture[number, :-1] = np.bincount(sample.labels, minlength=len(dataset.names))

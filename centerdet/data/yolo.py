@@ -3,6 +3,7 @@
 A label file's path is its picture's with the last folder `images` called `labels`; without one the picture is empty.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +15,17 @@ import yaml
 from ..errors import AnnotationError, DataError, ImageError
 from ..images import read_size
 from .files import Entry, Placing, find_pictures, prepare, read_lines, read_text, write_files
-from .problems import Problem, Report, fail
+from .problems import Problem, Report, fail, plural
 from .records import Record, as_words, build_sample, index_names
 from .sample import DataSet, Sample
 
-__all__ = ["YOLO_FILES", "find_label_file", "list_yolo_splits", "open_yolo", "read_yolo", "write_yolo"]
+__all__ = ["YOLO_FILES", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 """How the file that describes a data set is called, in this order."""
+
+SPLITS = ("train", "val", "test")
+"""Keys that are splits even if they lead nowhere; others may say anything."""
 
 DIGITS = 8
 """Of a part of a side: 1e-4 px in a picture of 10,000 px."""
@@ -47,27 +51,30 @@ def read_yolo(
 
     The header of each picture with objects is read for its size. A box may stick out by 1 px and is clipped then.
     """
-    file, top, described = open_yolo(Path(root))
+    file, top, described = _open(Path(root))
     classes = _read_names(file, described)
     order, index = index_names(names, list(classes.values()), choose, file)
     left_out: Counter[str] = Counter()
     if not splits:
-        raise DataError(f"{file}: want at least one split")
+        raise DataError(f"{file}: want at least one split, such as train: images/train")
     samples: dict[Path, Sample] = {}
     for split in as_words(splits):
         pictures = _list_pictures(file, top, described, split, report)
         if not pictures:
             report(Problem("empty split", f"{file}: {split}", "the split has no picture"))
-        elif not any(find_label_file(path, top).is_file() for _, path in pictures):
-            what = f"none of the {len(pictures)} pictures has labels such as {find_label_file(pictures[0][1], top)}"
-            report(Problem("missing annotation", f"{file}: {split}", what))
-        for where, path in pictures:
+        label_files = [_find_label_file(path, top) for _, path in pictures]
+        bare = [path for path in label_files if not path.is_file()]
+        if bare:
+            what = f"{plural(len(bare), 'picture')} of {len(pictures)} without label file, such as {bare[0]}"
+            kind = "missing annotation" if len(bare) == len(pictures) else "no label file"
+            report(Problem(kind, f"{file}: {split}", what))
+        for (where, path), label_file in zip(pictures, label_files, strict=True):
             if path in samples:
                 report(Problem("listed twice", where, f"{path} is in the splits already"))
             elif not path.is_file():
                 report(Problem("missing picture", where, f"no picture {path}"))
             else:
-                sample = _read_sample(path, find_label_file(path, top), classes, index, report, left_out)
+                sample = _read_sample(path, label_file, classes, index, report, left_out)
                 samples |= {path: sample} if sample is not None else {}
     return DataSet(list(samples.values()), order, left_out)
 
@@ -84,7 +91,7 @@ def write_yolo(
     prepared = prepare(dataset, split, real_size=True)
     described: dict[str, Any] = {split: f"images/{split}"}
     if add and (root / index_file).exists():
-        file, _, present = open_yolo(root / index_file)
+        file, _, present = _open(root / index_file)
         if tuple(_read_names(file, present).values()) != dataset.names:
             raise DataError(f"{file}: names: want those of the new split, {list(dataset.names)}")
         described = {**present, **described}
@@ -111,7 +118,7 @@ def write_yolo(
     }
 
 
-def open_yolo(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
+def _open(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
     """The YAML file of a data set, the folder that its splits count from, and what it says."""
     file = root
     if root.suffix not in (".yaml", ".yml"):
@@ -129,13 +136,24 @@ def open_yolo(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
 
 
 def list_yolo_splits(root: Path) -> list[str]:
-    """The keys of a data set's YAML file that lead to pictures."""
-    _, top, described = open_yolo(root)
-    sources = {key: value if isinstance(value, list) else [value] for key, value in described.items()}
-    return [key for key in sources if key != "path" and any(_locate(top, source) for source in sources[key])]
+    """The keys of a data set's YAML file that lead to pictures, or should."""
+    _, top, described = _open(root)
+    sources = {key: value if isinstance(value, list) else [value] for key, value in described.items() if value}
+    return [
+        key
+        for key in sources
+        if key in SPLITS or (key != "path" and any(_locate(top, source) for source in sources[key]))
+    ]
 
 
-def find_label_file(picture: Path, top: Path) -> Path:
+def list_label_files(root: Path, splits: Sequence[str]) -> set[Path]:
+    """Where the labels of all pictures that splits name would stand."""
+    file, top, described = _open(root)
+    found = (_list_pictures(file, top, described, split, lambda problem: None) for split in splits)
+    return {_find_label_file(path, top) for pictures in found for _, path in pictures}
+
+
+def _find_label_file(picture: Path, top: Path) -> Path:
     """Where the labels of a picture stand."""
     folders = list(picture.parent.parts)
     inside = len(top.parts) if picture.is_relative_to(top) else 0
@@ -235,6 +253,10 @@ def _read_sample(
                     "unknown class", where, f"class {words[0]}: want one of 0 to {max(classes)}, as data.yaml names"
                 )
             )
+            continue
+        if 2 < max(x, y, across, down) < math.inf:
+            told = f"box ({', '.join(words[1:])}) lies outside the picture of {width} x {height} px"
+            report(Problem("box outside", where, f"{told}: want parts of the sides, 0 to 1; are these pixels?"))
             continue
         box = (
             (x - across / 2) * width,
