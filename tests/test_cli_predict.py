@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def write_clip(path: Path) -> None:
+    """A video of 12 frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for noise in np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+
+
 def test_a_folder_with_a_broken_picture(weights: Path, pictures: Path, tmp_path: Path) -> None:
     result = call(weights, pictures, "--out", tmp_path / "found", "--json", tmp_path / "found.jsonl")
     assert result.exit_code == 1
@@ -104,12 +115,7 @@ def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, pictures
 
 def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, pictures: Path, tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        for noise in np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode())
+    write_clip(path)
     Image.new("RGB", (30, 20)).save(tmp_path / "clip.png")
     result = call(weights, path, tmp_path / "clip.png", "--out", tmp_path / "found")
     assert result.exit_code == 0
@@ -121,6 +127,44 @@ def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, pictures: Path
     assert "clip.mkv: " in result.stderr
     made = files(tmp_path / "some")
     assert 0 < len(made) < 12 and made == frames[: len(made)]
+
+
+def test_no_source_is_written_over(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """Neither by a copy beside it, nor through a link, nor by a video's frames, nor by the lines of JSON."""
+    photo = pictures / "photo.jpg"
+    Image.new("RGB", (60, 40)).save(photo)
+    (tmp_path / "link").symlink_to(pictures)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "photo.jpg").hardlink_to(photo)
+    (pictures / "clip").mkdir()
+    write_clip(pictures / "clip" / "clip.mkv")
+    frame = pictures / "clip" / "000001.jpg"
+    Image.new("RGB", (60, 40)).save(frame)
+    before = {path: path.read_bytes() for path in pictures.rglob("*.*")}
+    refused = {
+        (pictures, "--out", pictures): f"--out: {pictures} is the folder of the source {pictures}/",
+        (f"{pictures}/*.jpg", "--out", tmp_path / "link"): f"--out: {tmp_path}/link is the folder of the source ",
+        (photo, "--out", tmp_path / "found"): f"{tmp_path}/found/photo.jpg: would overwrite the source {photo}",
+        (frame.with_name("clip.mkv"), frame, "--out", pictures): f"{frame}: would overwrite the source {frame}",
+        (photo, "--json", photo): f"--json: {photo} is the source {photo}",
+    }
+    for words, message in refused.items():
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*: choose another"):
+            call(weights, *words)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_what_is_named_twice_is_looked_at_once(weights: Path, pictures: Path) -> None:
+    result = call(weights, f"{pictures}/10.*", pictures / "2.png", pictures, f"{pictures}/*.png", "--json", "-")
+    assert [Path(str(row["source"])).name for row in lines(result.stdout)] == ["10.png", "2.png", "1.png", "9.jpg"]
+
+
+def test_pictures_that_are_called_like_frames(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    for name in ("walk frame 3", "a.mp4 frame 3.png"):
+        shutil.copy(pictures / "1.png", pictures / name)
+    result = call(weights, pictures / "walk frame 3", pictures / "a.mp4 frame 3.png", "--out", tmp_path / "found")
+    assert result.exit_code == 0
+    assert files(tmp_path / "found") == ["a.mp4 frame 3.jpg", "walk frame 3.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +199,7 @@ def test_a_webcam_that_is_not_there(weights: Path) -> None:
         ["--threads", 0],
         ["--score-threshold", 7],
         ["--json", "none/a"],
+        ["--json", "."],
     ],
 )
 def test_wrong_usage(weights: Path, words: list[object]) -> None:

@@ -18,9 +18,16 @@ File = TypeVar("File", Path | None, str)
 
 
 def in_a_folder(file: File) -> File:
-    """An option's file to write, refused before any work where its folder does not exist."""
-    if file and not Path(file).parent.is_dir():
+    """An option's file to write, refused before any work where its folder does not exist.
+
+    Text names a file alone; what may be a folder's name as well is a `Path`.
+    """
+    if not file:
+        return file
+    if not Path(file).parent.is_dir():
         raise typer.BadParameter(f"no folder {Path(file).parent}")
+    if Path(file).is_dir() and isinstance(file, str):
+        raise typer.BadParameter(f"{file} is a folder: want the name of a file")
     return file
 
 

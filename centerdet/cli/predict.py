@@ -1,24 +1,28 @@
 """`centerdet predict`: `Detector.stream` over whatever holds pictures, to boxes drawn into copies, JSON, or lines."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..data.problems import plural
-from ..errors import CenterdetError, ImageError
+from ..errors import CenterdetError, ConfigError, ImageError
 from ..files import open_whole
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
 
 __all__ = ["predict"]
+
+Identity: TypeAlias = tuple[int, int] | None
+Originals: TypeAlias = dict[Identity, str]
 
 
 def predict(
@@ -34,7 +38,7 @@ def predict(
         typer.Option(
             file_okay=False,
             help="folder for JPEG copies with boxes: NAME.jpg; of a video or webcam NAME/000000.jpg, ...; "
-            "a name that is taken by another source gets a number",
+            "a name that is taken by another source gets a number; not the folder of a source",
         ),
     ] = None,
     json_file: Annotated[
@@ -56,19 +60,18 @@ def predict(
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
 ) -> None:
-    """Find objects in pictures, folders and videos.
+    """Find objects in pictures, folders and videos; what is named twice is looked at once.
 
     A broken picture is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
     """
     from ..detector import Detector
 
     tiles = tiling(tile, overlap)
+    each = _list_all(sources)
+    originals = _find_originals(each, out, json_file)
     detector = Detector.load(weights, device=device or None, threads=threads)
-    stream = detector.stream_pictures(
-        [int(source) if source.isdecimal() and not Path(source).exists() else source for source in sources],
-        score_threshold=score_threshold, allow_urls=allow_urls, **tiles,
-    )  # fmt: skip
-    place = _places(out)
+    stream = detector.stream_pictures(each, score_threshold=score_threshold, allow_urls=allow_urls, **tiles)
+    place = _places(out, originals)
     done = objects = broken = 0
     stopped = False
     with _open_lines(json_file) as write, _progress(quiet) as advance:
@@ -100,22 +103,63 @@ def predict(
         raise typer.Exit(130 if stopped else 1)
 
 
-def _places(out: Path | None) -> Callable[[str], Path]:
+def _list_all(sources: list[str]) -> list[int | str]:
+    """Every file, webcam and URL that the sources stand for, once."""
+    from ..sources import is_url, list_files
+
+    found: list[int | str] = []
+    for source in sources:
+        if source.isdecimal() and not Path(source).exists():
+            found.append(int(source))
+        else:
+            found += [source] if is_url(source) else list_files(source)
+    return list(dict.fromkeys(found))
+
+
+def _find_originals(sources: list[int | str], out: Path | None, json_file: str) -> Originals:
+    """The files among the sources, by what they are on disk; refuses to write over one, or among them."""
+    if not (out or json_file):
+        return {}
+    originals: Originals = {key: source for source in sources if isinstance(source, str) and (key := _identity(source))}
+    if source := originals.get(_identity(json_file)):
+        raise ConfigError(f"--json: {json_file} is the source {source}: choose another file")
+    for folder, source in {Path(source).parent: source for source in originals.values()}.items():
+        if out and out.exists() and _identity(folder) == _identity(out):
+            raise ConfigError(f"--out: {out} is the folder of the source {source}: choose another folder")
+    return originals
+
+
+def _identity(path: str | Path) -> Identity:
+    """What tells one file from all others, whatever the path to it; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _places(out: Path | None, originals: Originals) -> Callable[[str], Path]:
     """A function from a picture's or frame's `where` to its copy; sources of one name don't overwrite each other."""
+    from ..sources import VIDEOS, is_url
+
+    films = "|".join(map(re.escape, VIDEOS))
+    of_frames = re.compile(rf"(.+(?:{films})|webcam \d+) frame (\d+)", re.IGNORECASE | re.DOTALL)
     names: dict[str, str] = {}
     taken = set()
 
     def place(where: str) -> Path:
-        frame = re.fullmatch(r"(.+) frame (\d+)", where)
+        frame = of_frames.fullmatch(where)
         source = frame[1] if frame else where
         if source not in names:
-            path = urlsplit(source).path if source.startswith(("http://", "https://")) else source
+            path = urlsplit(source).path if is_url(source) else source
             stem = Path(path).stem[:100] or "picture"
             several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
             names[source] = next(name for name in several if name.casefold() not in taken)
             taken.add(names[source].casefold())
         name = f"{names[source]}/{frame[2]:>06}.jpg" if frame else f"{names[source]}.jpg"
         copy = Path(out or "", name)
+        if original := originals.get(_identity(copy)):
+            raise ConfigError(f"{copy}: would overwrite the source {original}: choose another folder for --out")
         copy.parent.mkdir(parents=True, exist_ok=True)
         return copy
 

@@ -26,7 +26,7 @@ from ..errors import CenterdetError, ConfigError, DataError, ImageError
 from ..images import Source, load
 from .urls import download, is_url
 
-__all__ = ["PICTURES", "VIDEOS", "Found", "list_files", "open_sources"]
+__all__ = ["PICTURES", "VIDEOS", "Found", "is_url", "list_files", "open_sources"]
 
 PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
