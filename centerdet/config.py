@@ -34,7 +34,7 @@ class TrainConfig:
     out: Annotated[str, "folder of the run"]
     train: Annotated[tuple[str, ...], "splits to train on"] = ("train",)
     val: Annotated[tuple[str, ...], "splits to validate on; an empty word, '': no validation"] = ("val",)
-    names: Annotated[tuple[str, ...], "classes in their order; empty: the data set's own"] = ()
+    names: Annotated[tuple[str, ...], "classes to keep, in their order; empty: all of the data set's"] = ()
 
     backbone: Annotated[
         str, "efficientnet_lite0, resnet18, resnet34, resnet50, vgg16, vgg16_bn or mobilenet_v3_large"
@@ -127,7 +127,7 @@ class TrainConfig:
             from .data.formats import read_dataset
 
             plain = cls(**values)
-            count = len(read_dataset(plain.data, plain.train, names=plain.names or None))
+            count = len(read_dataset(plain.data, plain.train, names=plain.names or None, choose=True))
             preset = min(PRESETS, key=lambda name: abs(math.log(max(1, count) / PRESETS[name][0])))
         if preset not in PRESETS:
             raise ConfigError(f"preset: want {', '.join(PRESETS)} or auto, got {preset!r}")

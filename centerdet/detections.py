@@ -6,7 +6,7 @@ picture, so a million of them fit in memory. Boxes are xyxy px of the original p
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -130,8 +130,9 @@ class Detections:
             wanted = [names] if isinstance(names, str) else list(names)
             for name in wanted:
                 if name not in self.names:
-                    nearest = difflib.get_close_matches(name, self.names, 1, cutoff=0)
-                    raise ConfigError(f"names: no class {name!r}, the nearest is {nearest[0] if nearest else None!r}")
+                    near = difflib.get_close_matches(name, self.names, 1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(self.names)}"
+                    raise ConfigError(f"names: no class {name!r}; {hint}")
             keep = keep & np.isin(self.labels, [self.names.index(name) for name in wanted])
         return self[keep]
 
@@ -140,6 +141,16 @@ class Detections:
         rows = zip(_shortest(self.boxes), _shortest(self.scores), self.labels.tolist(), self.label_names, strict=True)
         objects = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
         return {"source": self.source, "height": self.size[0], "width": self.size[1], "objects": objects}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], names: Iterable[str]) -> "Detections":
+        """What `to_dict` made (or a line of `to_json`, parsed), again; names: of all classes, as the detector has."""
+        try:
+            boxes, scores, labels = ([row[key] for row in values["objects"]] for key in ("box", "score", "label"))
+            size, source = (values["height"], values["width"]), values["source"]
+        except KeyError as error:
+            raise DataError(f"want what to_dict() gives, the key {error} is missing") from error
+        return cls(boxes, scores, labels, tuple(names), size, source)  # type: ignore[arg-type]
 
     def to_json(self) -> str:
         """`to_dict` as one line."""

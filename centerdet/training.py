@@ -23,6 +23,7 @@ from .config import TrainConfig
 from .data.augment import Augment
 from .data.formats import read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
+from .data.problems import plural
 from .data.sample import DataSet
 from .detector import Detector, find_device, weights_path
 from .errors import CenterdetError, ConfigError, WeightsError
@@ -59,8 +60,13 @@ def train(
         torch.set_num_threads(config.threads)
 
     # data
-    dataset = read_dataset(config.data, config.train, names=config.names or None)
-    val = read_dataset(config.data, config.val, names=dataset.names) if config.val else None
+    chosen = bool(config.names)
+    dataset = read_dataset(config.data, config.train, names=config.names or None, choose=chosen)
+    val = read_dataset(config.data, config.val, names=dataset.names, choose=chosen) if config.val else None
+    for splits, data in ((config.train, dataset), (config.val, val)):
+        if data is not None and data.left_out:
+            others = ", ".join(f"{plural(number, 'object')} of {name}" for name, number in data.left_out.items())
+            notice(f"{' + '.join(splits)}: not among names, so background: {others}")
     pictures = training_pictures(dataset, config)
     steps = max(1, round(config.epochs * len(dataset) / config.batch))
 

@@ -117,7 +117,7 @@ def test_filter(found: Detections) -> None:
     assert found.filter(names="cat") == found.filter(names=["cat"]) == found[:2]
     assert found.filter(score=0.6, names=("cat", "dog")) == found[:1]
     assert len(found.filter(names=[])) == 0
-    with pytest.raises(ConfigError, match=r"'trafic light', the nearest is 'traffic light'"):
+    with pytest.raises(ConfigError, match=r"no class 'trafic light'; did you mean 'traffic light'\?"):
         found.filter(names=["cat", "trafic light"])
 
 
@@ -136,6 +136,10 @@ def test_dict_and_json_give_float32_back_exactly(found: Detections, nothing: Det
     again = np.array([one["box"] for one in json.loads(many.to_json())["objects"]], np.float32)
     np.testing.assert_array_equal(again, many.boxes)
     assert nothing.to_dict()["objects"] == []
+    for one in (found, many, nothing):
+        assert Detections.from_dict(json.loads(one.to_json()), one.names) == one
+    with pytest.raises(DataError, match="the key 'score' is missing"):
+        Detections.from_dict({**content, "objects": [{"box": [0, 0, 1, 1], "label": 0}]}, NAMES)
 
 
 def test_pandas(found: Detections, nothing: Detections) -> None:

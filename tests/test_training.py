@@ -223,6 +223,20 @@ def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, t
 # --- the pictures -------------------------------------------------------------------------------------------------
 
 
+def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_path: Path) -> None:
+    notices: list[str] = []
+    chosen = ("star", "circle")
+    config = tiny_config(data, tmp_path / "run", names=chosen, val=("val",), epochs=1 / 6)
+    detector = train(config, notice=notices.append)
+    assert detector.names == chosen
+    for split, said in zip(("train", "val"), notices, strict=True):
+        left_out = read_dataset(data, split, names=chosen, choose=True).left_out
+        assert said.startswith(f"{split}: ") and all(f"{number} object" in said for number in left_out.values())
+        assert sum(left_out.values()) > 0 and not {"star", "circle"} & set(left_out)
+    with pytest.raises(CenterdetError, match="no class 'cirlce', the nearest known is 'circle'"):
+        train(tiny_config(data, tmp_path / "other", names=("cirlce",)))
+
+
 def test_without_augmentation_pictures_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
     dataset = read_dataset(data, ["train"])
     config = tiny_config(data, tmp_path, augment="none", balance=0)

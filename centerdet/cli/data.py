@@ -42,6 +42,7 @@ def check(
         typer.Option(
             help="also draw 16 augmented training pictures, with boxes and heatmaps, into this file (.jpg)",
             callback=in_a_folder,
+            dir_okay=False,
         ),
     ] = None,
     size: Annotated[int, typer.Option(help="of the input, px: for the ceiling and the sheet")] = TrainConfig.sizes[-1],

@@ -52,7 +52,7 @@ def evaluate(
         typer.Option("--json", help="write the result as JSON; '-': print it and nothing else", callback=in_a_folder),
     ] = "",
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="write the classes' table", callback=in_a_folder)
+        Path | None, typer.Option("--csv", help="write the classes' table", callback=in_a_folder, dir_okay=False)
     ] = None,
     save_detections: Annotated[
         Path | None,
