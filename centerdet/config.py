@@ -67,7 +67,7 @@ class TrainConfig:
     zoom: Annotated[tuple[float, float], "two numbers: the least and the largest scale; 1: as it is"] = (0.5, 1.8)
     aspect: Annotated[float, "stretch of width against height"] = 1.3
     colour: Annotated[float, "strength of colour changes"] = 0.4
-    mosaic: Annotated[float, "share of inputs made of four pictures …"] = 0.3
+    mosaic: Annotated[float, "share of inputs made of four pictures: many objects from few pictures, but small …"] = 0.0
     plain_end: Annotated[float, "… which ends for this last share of the steps"] = 0.15
     balance: Annotated[float, "how much more often pictures with rare classes are drawn, 0 (not) to 1"] = 0.5
 

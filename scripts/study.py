@@ -45,7 +45,7 @@ def main(
     changes = dict(ROWS[row])
     if patch := changes.pop("patch", None):
         PATCHES[patch]()
-    options: dict[str, Any] = {"sizes": (SIZE,), "epochs": epochs, "ema": 0.998, "save": 10**9} | changes
+    options: dict[str, Any] = {"sizes": (SIZE,), "epochs": epochs, "ema": 0.998, "mosaic": 0.3, "save": 10**9} | changes
     config = TrainConfig(
         data=str(kit), out=str(place), train=("2007:fit",), val=(), start=start, seed=seed, threads=threads, **options
     )

@@ -13,9 +13,9 @@ from centerdet import TrainConfig
 from centerdet.cli.train import follow
 
 PHASES: dict[int, dict[str, Any]] = {
-    1: {"epochs": 24, "sizes": (192, 256, 256, 320), "mosaic": 0.0},
-    2: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4, "mosaic": 0.0},
-    3: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4, "mosaic": 0.0},
+    1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
+    2: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4},
+    3: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4},
 }
 
 
