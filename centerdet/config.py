@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from numbers import Integral, Real
 from typing import Annotated, Any, get_args, get_type_hints
 
 from .errors import ConfigError
@@ -85,23 +84,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
-            value, items = getattr(self, name), get_args(kind)
-            wanted = {int: Integral, float: Real}.get(items[0] if items else kind, items[0] if items else kind)
-            if not isinstance(value, tuple | list if items else wanted) or not all(
-                isinstance(one, wanted) for one in (value if items else ())
-            ):
-                raise ConfigError(f"{name}: want {kind if items else kind.__name__}, got {value!r}")
+            value, inner = getattr(self, name), get_args(kind)
+            row, one = (value, inner[0]) if inner else ((value,), kind)
+            wanted = (int, float) if one is float else one
+            fits = isinstance(row, tuple | list) and all(isinstance(item, wanted) for item in row)
+            if not fits or (inner and ... not in inner and len(row) != len(inner)):
+                raise ConfigError(f"{name}: want {kind if inner else kind.__name__}, got {value!r}")
         ranges = {
             **dict.fromkeys(("ema", "mosaic", "plain_end", "colour"), (0, 1)),
             **dict.fromkeys(("batch", "validate", "save", "aspect"), (1, math.inf)),
             **dict.fromkeys(("epochs", "lr", "backbone_lr", "balance"), (0, math.inf)),
-            **dict.fromkeys(("workers", "threads", "warmup", "patience", "weight_decay"), (0, math.inf)),
+            **dict.fromkeys(("workers", "threads", "warmup", "patience", "weight_decay", "clip"), (0, math.inf)),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: want {low} to {high}, got {getattr(self, name)}")
         if self.epochs == 0:
             raise ConfigError("epochs: want more than 0")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ConfigError(f"zoom: want the least scale above 0, then the largest, got {self.zoom}")
         if self.start and self.backbone_weights not in ("imagenet", "none"):
             raise ConfigError(f"backbone_weights: {self.backbone_weights} is not used beside start, which holds all")
         if not self.sizes or any(size < 32 or size % 32 for size in self.sizes):

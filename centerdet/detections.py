@@ -146,11 +146,16 @@ class Detections:
     def from_dict(cls, values: Mapping[str, Any], names: Iterable[str]) -> "Detections":
         """What `to_dict` made (or a line of `to_json`, parsed), again; names: of all classes, as the detector has."""
         try:
-            boxes, scores, labels = ([row[key] for row in values["objects"]] for key in ("box", "score", "label"))
+            boxes, scores, labels, told = (
+                [row[key] for row in values["objects"]] for key in ("box", "score", "label", "name")
+            )
             size, source = (values["height"], values["width"]), values["source"]
         except KeyError as error:
             raise DataError(f"want what to_dict() gives, the key {error} is missing") from error
-        return cls(boxes, scores, labels, tuple(names), size, source)  # type: ignore[arg-type]
+        again = cls(boxes, scores, labels, tuple(names), size, source)  # type: ignore[arg-type]
+        if sorted(told) != sorted(again.label_names):
+            raise DataError(f"names: want those of the detector that found it, whose labels are named {told}")
+        return again
 
     def to_json(self) -> str:
         """`to_dict` as one line."""

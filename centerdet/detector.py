@@ -268,8 +268,9 @@ def _limit(threads: int | None) -> Iterator[None]:
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
     """The device of that name, by default CUDA where there is one; a ConfigError where this machine has none such."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]

@@ -55,7 +55,8 @@ def train(
     out = Path(config.out)
     if find_states(out) and not resume:
         raise ConfigError(f"out: {out} holds a training already: resume it (--resume), or name another folder (--out)")
-    writer, device = find_tensorboard() if config.tensorboard else None, find_device(config.device)
+    writer = find_tensorboard() if config.tensorboard else None
+    device = find_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
 
@@ -163,6 +164,8 @@ def train(
             if progress:
                 progress(now)
             if config.patience and waited >= config.patience:
+                if done < steps:
+                    notice(f"stopped early at step {done} of {steps}: nothing since beats best.safetensors (patience)")
                 break
             if stopping:
                 raise KeyboardInterrupt

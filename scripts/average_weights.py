@@ -12,6 +12,8 @@ import torch
 import typer
 
 from centerdet import Detector
+from centerdet.checkpoint import read_tensors
+from centerdet.errors import ConfigError
 
 
 def average(paths: Sequence[str | Path]) -> Detector:
@@ -19,7 +21,7 @@ def average(paths: Sequence[str | Path]) -> Detector:
     first, *others = (Detector.load(path, device="cpu") for path in paths)
     for other in others:
         if (other.names, other.size, other.network.options) != (first.names, first.size, first.network.options):
-            raise typer.BadParameter("want detectors of the same classes, input size and network")
+            raise ConfigError("want detectors of the same classes, input size and network")
     with torch.no_grad():
         for key, mean in first.network.state_dict().items():
             if mean.is_floating_point():
@@ -32,7 +34,7 @@ def main(
     out: Annotated[Path, typer.Option(help="weights file to write")],
 ) -> None:
     """Write the mean of weights."""
-    average(weights).save(out, mean_of=weights)
+    average(weights).save(out, mean_of=[read_tensors(Path(path))[1].get("config") for path in weights])
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def main(data: Annotated[str, typer.Argument(help="VOCdevkit")], threads: int = 
     dataset = read_dataset(data, ("2012:extra",))
     loader: Any = training_loader(
         TrainingPictures(dataset, Augment(), SIZE * 5 // 4), picture_weights(dataset, 0.5), batch=BATCH, seed=0,
-        first=0, last=10**6, size_at=lambda _: SIZE, mosaic_at=lambda _: 0.3, workers=0, pin=False,
+        first=0, last=10**6, size_at=lambda _: SIZE, mosaic_at=lambda _: 0.0, workers=0, pin=False,
     )  # fmt: skip
     batches = iter(loader)
     runs = {name: steps_of(changes, batches) for name, changes in VARIANTS.items()}

@@ -32,7 +32,6 @@ CONFIG = TrainConfig(
     batch=8,
     sizes=(192, 256, 256),
     zoom=(0.85, 1.3),
-    mosaic=0,
 )
 
 

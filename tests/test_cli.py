@@ -66,7 +66,7 @@ def test_training_that_stops_early_says_so(shapes: Path, tmp_path: Path) -> None
     rest = ["--epochs", "9", "--patience", "1", "--lr", "0", "--backbone-lr", "0"]
     done = call("train", "--data", shapes, "--out", tmp_path / "run", *TINY, *rest)
     assert done.exit_code == 0
-    assert re.search(r"stopped early at step \d+ of 18 \(patience 1\)", done.stderr)
+    assert re.search(r"stopped early at step \d+ of 18: nothing since beats best\.safetensors", done.stderr)
 
 
 def test_evaluate_asks_for_a_split_where_there_are_several(run: Path, shapes: Path) -> None:

@@ -155,7 +155,8 @@ def test_no_source_is_written_over(weights: Path, pictures: Path, tmp_path: Path
 
 
 def test_what_is_named_twice_is_looked_at_once(weights: Path, pictures: Path) -> None:
-    result = call(weights, f"{pictures}/10.*", pictures / "2.png", pictures, f"{pictures}/*.png", "--json", "-")
+    again = f"{pictures}/../{pictures.name}/2.png"
+    result = call(weights, f"{pictures}/10.*", pictures / "2.png", pictures, f"{pictures}/*.png", again, "--json", "-")
     assert [Path(str(row["source"])).name for row in lines(result.stdout)] == ["10.png", "2.png", "1.png", "9.jpg"]
 
 

@@ -29,6 +29,8 @@ from centerdet.errors import ConfigError
         ({"epochs": 0}, "epochs: want more than 0"),
         ({"train": "train"}, r"train: want tuple\[str, ...\], got 'train'"),
         ({"zoom": (1, "2")}, r"zoom: want tuple\[float, float\], got \(1, '2'\)"),
+        ({"zoom": (0.5,)}, r"zoom: want tuple\[float, float\], got \(0.5,\)"),
+        ({"zoom": (2, 1)}, "zoom: want the least scale above 0, then the largest"),
         ({"workers": -1}, "workers: want 0 to"),
         ({"start": "voc", "backbone_weights": "b.pth"}, "backbone_weights: b.pth is not used beside start"),
         ({"optimizer": "adamm"}, "optimizer: want"),

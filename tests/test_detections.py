@@ -140,6 +140,8 @@ def test_dict_and_json_give_float32_back_exactly(found: Detections, nothing: Det
         assert Detections.from_dict(json.loads(one.to_json()), one.names) == one
     with pytest.raises(DataError, match="the key 'score' is missing"):
         Detections.from_dict({**content, "objects": [{"box": [0, 0, 1, 1], "label": 0}]}, NAMES)
+    with pytest.raises(DataError, match="names: want those of the detector that found it"):
+        Detections.from_dict(content, NAMES[::-1])
 
 
 def test_pandas(found: Detections, nothing: Detections) -> None:

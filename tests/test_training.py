@@ -312,7 +312,9 @@ def test_validation_keeps_the_best_and_stops_early(data: Path, tmp_path: Path) -
             found.append((progress.step, progress.validation.voc.mean_ap))
 
     config = tiny_config(data, out, val=("val",), epochs=20, validate=1, batch=12, patience=1, lr=0, backbone_lr=0)
-    train(config, progress=note)
+    notices: list[str] = []
+    train(config, progress=note, notice=notices.append)
+    assert len(notices) == 1 and notices[0].startswith(f"stopped early at step {found[-1][0]} of")
     scores = [score for _, score in found]
     assert 2 <= len(scores) < 20  # nothing is learnt, so that it ends early
     assert scores[-1] <= max(scores[:-1]) and scores[:-1] == sorted(set(scores[:-1]))

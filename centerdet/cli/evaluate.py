@@ -72,13 +72,13 @@ def evaluate(
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
     splits, tiles = split or [], tiling(tile, overlap)
-    if not splits and len(known := find_splits(data)) > 1:
+    if not splits and (known := find_splits(data)):
         raise typer.BadParameter(f"--split: want one or more of {', '.join(known)}")
     sources = [_open(one, device) for one in (weights, against) if one]
     names = next((source.names for source in sources if not isinstance(source, Path)), None)
 
     def report(problem: Problem) -> None:
-        known = f"; {weights} knows {', '.join(names)}" if names and problem.kind == "unknown class" else ""
+        known = f" ({weights} was not trained on it)" if names and problem.kind == "unknown class" else ""
         fail(replace(problem, what=problem.what + known))
 
     dataset = read_dataset(data, splits, names=names, report=report)

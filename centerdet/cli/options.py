@@ -20,7 +20,7 @@ File = TypeVar("File", Path | None, str)
 def in_a_folder(file: File) -> File:
     """An option's file to write, refused before any work where its folder does not exist.
 
-    Text names a file alone; what may be a folder's name as well is a `Path`.
+    Text names a file; a `Path` may name a folder, too, where its option allows that (`dir_okay`).
     """
     if not file:
         return file

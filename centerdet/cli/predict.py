@@ -22,7 +22,7 @@ from .show import console, errors
 __all__ = ["predict"]
 
 Identity: TypeAlias = tuple[int, int] | None
-Originals: TypeAlias = dict[Identity, str]
+Originals: TypeAlias = dict[Identity | int | str, int | str]
 
 
 def predict(
@@ -67,10 +67,12 @@ def predict(
     from ..detector import Detector
 
     tiles = tiling(tile, overlap)
-    each = _list_all(sources)
-    originals = _find_originals(each, out, json_file)
+    originals = _list_all(sources)
+    _check_places(originals, out, json_file)
     detector = Detector.load(weights, device=device or None, threads=threads)
-    stream = detector.stream_pictures(each, score_threshold=score_threshold, allow_urls=allow_urls, **tiles)
+    stream = detector.stream_pictures(
+        list(originals.values()), score_threshold=score_threshold, allow_urls=allow_urls, **tiles
+    )
     place = _places(out, originals)
     done = objects = broken = 0
     stopped = False
@@ -103,30 +105,28 @@ def predict(
         raise typer.Exit(130 if stopped else 1)
 
 
-def _list_all(sources: list[str]) -> list[int | str]:
-    """Every file, webcam and URL that the sources stand for, once."""
+def _list_all(sources: list[str]) -> Originals:
+    """Every file, webcam and URL that the sources stand for, once, by what it is on disk, else by itself."""
     from ..sources import is_url, list_files
 
-    found: list[int | str] = []
+    found: Originals = {}
     for source in sources:
         if source.isdecimal() and not Path(source).exists():
-            found.append(int(source))
+            found[int(source)] = int(source)
         else:
-            found += [source] if is_url(source) else list_files(source)
-    return list(dict.fromkeys(found))
+            for one in [source] if is_url(source) else list_files(source):
+                found.setdefault(_identity(one) or one, one)
+    return found
 
 
-def _find_originals(sources: list[int | str], out: Path | None, json_file: str) -> Originals:
-    """The files among the sources, by what they are on disk; refuses to write over one, or among them."""
-    if not (out or json_file):
-        return {}
-    originals: Originals = {key: source for source in sources if isinstance(source, str) and (key := _identity(source))}
-    if source := originals.get(_identity(json_file)):
+def _check_places(originals: Originals, out: Path | None, json_file: str) -> None:
+    """Refuse to write over a source, or among them."""
+    if json_file and (source := originals.get(_identity(json_file))):
         raise ConfigError(f"--json: {json_file} is the source {source}: choose another file")
-    for folder, source in {Path(source).parent: source for source in originals.values()}.items():
+    files = (source for key, source in originals.items() if isinstance(key, tuple))
+    for folder, source in {Path(str(source)).parent: source for source in files}.items():
         if out and out.exists() and _identity(folder) == _identity(out):
             raise ConfigError(f"--out: {out} is the folder of the source {source}: choose another folder")
-    return originals
 
 
 def _identity(path: str | Path) -> Identity:

@@ -81,12 +81,9 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
     """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
     from ..training import train as run
 
-    last: Progress | None = None
     with bar("reading pictures", 1, quiet, text=True) as (progress, task):
 
         def show(now: "Progress") -> None:
-            nonlocal last
-            last = now
             text = (
                 f"{now.size} px  heatmap {now.heatmap_loss:.2f}  box {now.box_loss:.2f}  lr {now.lr:.1e}  "
                 f"{now.images_per_second:.0f} pictures/s  eta {timedelta(seconds=round(now.eta))}"
@@ -107,12 +104,6 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
             progress.stop()
             errors.print(_how_to_go_on(config), markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
-    if last and last.step < last.steps and not quiet:
-        errors.print(
-            f"stopped early at step {last.step} of {last.steps} (patience {config.patience}): the validation of "
-            "best.safetensors has not been surpassed since",
-            soft_wrap=True,
-        )
 
 
 def _how_to_go_on(config: TrainConfig) -> str:
