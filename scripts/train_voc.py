@@ -1,7 +1,9 @@
 """Train the shipped VOC detector, one phase at a time: python scripts/train_voc.py 1 --data ../shared/VOCdevkit
 
-Each phase begins from the averaged weights of the one before and is one command; `--resume` goes on after a stop.
-The same commands serve a GPU. Nothing here is tuned to the number of pictures: phases are counted in epochs.
+Phases 2 and 3 begin from the weights of the phase before. A second core can do them meanwhile with other pictures drawn:
+    python scripts/train_voc.py 2 --data ... --seed 1 --out runs/voc-1 --start runs/voc/phase1/final.safetensors
+The mean of what phases 2 and 3 made is the detector (average_weights.py). `--resume` goes on after a stop; the same
+commands serve a GPU. Nothing is tuned to the number of pictures: phases are counted in epochs.
 """
 
 from pathlib import Path
@@ -12,11 +14,8 @@ import typer
 from centerdet import TrainConfig
 from centerdet.cli.train import follow
 
-PHASES: dict[int, dict[str, Any]] = {
-    1: {"epochs": 24, "sizes": (192, 256, 256, 320)},
-    2: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4},
-    3: {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4},
-}
+AGAIN = {"epochs": 8, "sizes": (320, 384), "lr": 2e-3, "backbone_lr": 8e-4}
+PHASES: dict[int, dict[str, Any]] = {1: {"epochs": 24, "sizes": (192, 256, 256, 320)}, 2: AGAIN, 3: AGAIN}
 
 
 def main(
