@@ -1,6 +1,6 @@
 """Train the shipped VOC detector, one phase at a time: python scripts/train_voc.py 1 --data ../shared/VOCdevkit
 
-Phases 2 and 3 begin from the weights of the phase before. A second core can do them meanwhile with other pictures drawn:
+Phases 2 and 3 begin from the weights of the phase before. Another core can do them meanwhile, drawing other pictures:
     python scripts/train_voc.py 2 --data ... --seed 1 --out runs/voc-1 --start runs/voc/phase1/final.safetensors
 The mean of what phases 2 and 3 made is the detector (average_weights.py). `--resume` goes on after a stop; the same
 commands serve a GPU. Nothing is tuned to the number of pictures: phases are counted in epochs.
