@@ -128,7 +128,7 @@ class TrainConfig:
             from .data.formats import read_dataset
 
             plain = cls(**values)
-            count = len(read_dataset(plain.data, plain.train, names=plain.names or None, choose=True))
+            count = len(read_dataset(plain.data, plain.train))
             preset = min(PRESETS, key=lambda name: abs(math.log(max(1, count) / PRESETS[name][0])))
         if preset not in PRESETS:
             raise ConfigError(f"preset: want {', '.join(PRESETS)} or auto, got {preset!r}")

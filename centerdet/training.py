@@ -21,7 +21,7 @@ from .checkpoint import read_tensors
 from .codec import encode
 from .config import TrainConfig
 from .data.augment import Augment
-from .data.formats import read_dataset
+from .data.formats import keep_classes, read_dataset
 from .data.loader import TrainingPictures, picture_weights, training_loader
 from .data.problems import plural
 from .data.sample import DataSet
@@ -61,11 +61,13 @@ def train(
         torch.set_num_threads(config.threads)
 
     # data
-    chosen = bool(config.names)
-    dataset = read_dataset(config.data, config.train, names=config.names or None, choose=chosen)
-    val = read_dataset(config.data, config.val, names=dataset.names, choose=chosen) if config.val else None
-    for splits, data in ((config.train, dataset), (config.val, val)):
-        if data is not None and data.left_out:
+    sets = [read_dataset(config.data, config.train)]
+    if config.val:
+        sets.append(read_dataset(config.data, config.val, names=None if config.names else sets[0].names))
+    sets = keep_classes(sets, config.names)
+    dataset, val = sets[0], sets[1] if config.val else None
+    for splits, data in zip((config.train, config.val), sets, strict=False):
+        if data.left_out:
             others = ", ".join(f"{plural(number, 'object')} of {name}" for name, number in data.left_out.items())
             notice(f"{' + '.join(splits)}: not among names, so background: {others}")
     pictures = training_pictures(dataset, config)

@@ -99,12 +99,13 @@ def test_classes_that_are_not_chosen_are_left_out_and_counted(run: Run, tmp_path
     said = "1 picture, 1 object, 2 objects of cat left out"
     assert run("convert", root, tmp_path / "dogs", *words) == (0, f"new: {said}\n", "")
     words = ("--to", "yolo", "--source", "train", "--part", "all=1", "--names", "cat")
-    said = "all: 1 picture, 2 objects, 0 difficult flags lost, 0 crowd regions left out\n"
-    assert run("split", root, tmp_path / "cats", *words).out == f"{said}of the source: 1 object of dog left out\n"
+    said = "all: 1 picture, 2 objects, 0 difficult flags lost, 0 crowd regions left out, 1 object of dog left out\n"
+    assert run("split", root, tmp_path / "cats", *words) == (0, said, "")
+    assert list(json.loads(run("split", root, tmp_path / "more", *words, "--json").out)) == ["all"]
     code, out, _ = run("check", root, "--names", "dog", "--quiet")
     assert (code, out) == (0, "note: class left out: 1\n  train: 2 objects of cat\n0 errors, 1 note\n")
     code, out, err = run("convert", root, tmp_path / "dgs", "--to", "coco", "--split", "new=train", "--names", "dg")
-    assert (code, out) == (1, "") and "data.yaml: names: the data set has no class 'dg', the nearest known is" in err
+    assert (code, out) == (1, "") and "error: names: the data set has no class 'dg', the nearest known is" in err
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,11 @@ def test_an_unreadable_split_leaves_the_others(tmp_path: Path) -> None:
         check(tmp_path / "nowhere")
     empty = check(tmp_path / "out" / "annotations" / "instances_val.json")
     assert "unreadable split" in str(empty)
+    chosen = check(tmp_path / "out", names=["cat"])
+    assert chosen.count() == {"unreadable split": 1, "class left out": 1} and list(chosen.statistics) == ["train"]
+    lacking = check(tmp_path / "out", names=["dgo"])  # not even then is the split that cannot be read forgotten
+    assert lacking.count() == {"unreadable split": 1, "no such class": 1} and not lacking.ok
+    assert "names: the data set has no class 'dgo', the nearest known is 'dog'" in str(lacking)
 
 
 def test_long_lists_are_cut_and_progress_is_told(tmp_path: Path) -> None:

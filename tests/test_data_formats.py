@@ -7,8 +7,19 @@ import pytest
 from PIL import Image
 
 from centerdet.data import formats
-from centerdet.data.formats import FORMATS, Format, convert, find_splits, read_dataset, recognise, write_dataset
+from centerdet.data.check import check
+from centerdet.data.formats import (
+    FORMATS,
+    Format,
+    convert,
+    find_splits,
+    keep_classes,
+    read_dataset,
+    recognise,
+    write_dataset,
+)
 from centerdet.data.sample import DataSet, Sample
+from centerdet.data.split import split as split_data
 from centerdet.errors import AnnotationError, CenterdetError, DataError
 
 
@@ -133,16 +144,31 @@ def make_chosen(folder: Path, form: Format) -> None:
 def test_a_choice_of_the_classes_leaves_the_others_out_and_counts_them(tmp_path: Path, form: Format) -> None:
     make_chosen(tmp_path, form)
     for root in (tmp_path / "in", *([tmp_path / "in" / "data.yaml"] if form == "yolo" else [])):
-        data = read_dataset(root, "val", names=["ant", "cat"], choose=True)
-        assert data.names == ("ant", "cat") and data.left_out == {"zebra": 2}
+        own = read_dataset(root, "val")
+        assert keep_classes([own, own], ()) == [own, own] and own.names == ("zebra", "ant", "cat")
+        [data] = keep_classes([own], ["ant", "cat"])
+        assert data.names == ("ant", "cat") and data.left_out == {"zebra": 2} and own.left_out == {}
         assert [sample.labels.tolist() for sample in data.samples] == [[1, 0], []]
         np.testing.assert_allclose(data.samples[0].boxes, [[1, 2, 20, 30], [8, 8, 16, 40]], rtol=0, atol=1e-4)
-        own = read_dataset(root, "val", choose=True)
-        assert own.names == ("zebra", "ant", "cat") and own.left_out == {}
+        assert split_data(data, {"a": 0.5, "b": 0.5})["a"].left_out == {"zebra": 1}
+        [once_more] = keep_classes([data], "cat")
+        assert once_more.left_out == {"zebra": 2, "ant": 1} and len(once_more.samples[0].boxes) == 1
     written = convert(tmp_path / "in", tmp_path / "out", "coco", {"a": ["train"], "b": "val"}, names="cat")
     counts = {"pictures": 2, "objects": 1, "objects of zebra left out": 2, "objects of ant left out": 1}
     assert written == {"a": counts, "b": counts}
     assert read_dataset(tmp_path / "out", "b").names == ("cat",)
+
+
+def test_flags_follow_their_objects_into_a_choice(tmp_path: Path) -> None:
+    boxes, flags = np.array([[1.0, 2, 20, 30], [5, 5, 30, 20], [8, 8, 16, 40]]), np.array([False, True, False])
+    for array in (boxes, flags):
+        array.setflags(write=False)
+    sample = Sample(tmp_path / "a.png", boxes, np.array([0, 1, 0]), flags, ~flags, (48, 64), lost=[("ant", "poses")])
+    [data] = keep_classes([DataSet([sample], ("cat", "ant"))], "ant")
+    [kept] = data.samples
+    assert (kept.boxes.tolist(), kept.labels.tolist(), kept.size) == ([[5, 5, 30, 20]], [0], (48, 64))
+    assert (kept.difficult.tolist(), kept.crowd.tolist()) == ([True], [False])
+    assert data.lost == {"poses": 1} and data.left_out == {"cat": 2}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -150,20 +176,37 @@ def test_a_class_that_is_no_choice_stays_an_error(tmp_path: Path, form: Format) 
     make_chosen(tmp_path, form)
     with pytest.raises(AnnotationError, match="unknown class 'zebra', known are 'ant', 'cat'"):
         read_dataset(tmp_path / "in", "val", names=["ant", "cat"])  # as a detector that knows no more
-    for names in (["ant", "catt"], "catt"):  # its objects would be left out
-        with pytest.raises(DataError, match=r"in.*: names: .* no class 'catt', the nearest known is 'cat'"):
+    for names in (["ant", "catt"], "catt", ["zebra", "ant", "cat", "catt"]):  # also where nothing is left out
+        with pytest.raises(DataError, match=r"^names: .* no class 'catt', the nearest known is 'cat'"):
             convert(tmp_path / "in", tmp_path / "out", "voc", {"a": ["train"]}, names=names)
-    more = ["dog", "cat", "ant", "zebra"]
-    assert read_dataset(tmp_path / "in", "val", names=more, choose=True).samples[0].labels.tolist() == [1, 3, 2]
+
+
+@pytest.mark.parametrize("order", [("train", "val"), ("val", "train")])
+def test_a_chosen_class_may_be_missing_from_a_split(tmp_path: Path, order: tuple[str, ...]) -> None:
+    pictures = [sample.path for sample in make_dataset(tmp_path / "pictures", 2).samples]
+    own = {"train": ("cat", "dog", "bird"), "val": ("bird", "cat")}
+    for path, (part, names) in zip(pictures, own.items(), strict=True):
+        sample = Sample(path, np.array([[1.0, 1, 20, 30]]).repeat(len(names), 0), np.arange(len(names)))
+        write_dataset(DataSet([sample], names), tmp_path / "in", part, "coco", add=True)
+    splits = {part: [part] for part in order}
+    written = convert(tmp_path / "in", tmp_path / "out", "voc", splits, names=["dog", "cat"])
+    assert [written[part]["objects"] for part in ("train", "val")] == [2, 1]
+    assert all(numbers["objects of bird left out"] == 1 for numbers in written.values())
+    assert read_dataset(tmp_path / "out", "val").names == ("dog", "cat")
+    assert read_dataset(tmp_path / "out", "val").samples[0].labels.tolist() == [1]
+    report = check(tmp_path / "in", splits, names=["dog", "cat"])
+    assert report.ok and report.statistics["val"]["classes"]["dog"]["objects"] == 0
+    assert check(tmp_path / "in", splits).ok == (order[0] == "train")  # without a choice the first one's classes count
 
 
 def test_an_object_of_a_class_that_the_data_set_does_not_declare_is_never_left_out(tmp_path: Path) -> None:
     make_chosen(tmp_path, "voc")
     (tmp_path / "in" / "classes.txt").write_text("cat\nant\n")
     with pytest.raises(AnnotationError, match="unknown class 'zebra', known are 'cat', 'ant'"):
-        read_dataset(tmp_path / "in", "val", names=["cat"], choose=True)
+        convert(tmp_path / "in", tmp_path / "out", "voc", {"a": "val"}, names="cat")
     (tmp_path / "in" / "classes.txt").unlink()  # then its classes are those of its annotations
-    assert read_dataset(tmp_path / "in", "val", names=["cat"], choose=True).left_out == {"zebra": 2, "ant": 1}
+    written = convert(tmp_path / "in", tmp_path / "out", "voc", {"a": "val"}, names="cat")["a"]
+    assert written["objects of zebra left out"] == 2 and written["objects of ant left out"] == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -14,7 +14,7 @@ from rich.progress import track
 from ..config import TrainConfig
 from ..data.download import download_voc
 from ..data.folders import new_folder
-from ..data.formats import Format, count_lost, read_dataset, write_dataset
+from ..data.formats import Format, keep_classes, read_dataset, write_dataset
 from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
 from ..errors import ConfigError
@@ -134,15 +134,14 @@ def split(
         raise typer.BadParameter(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
     if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise typer.BadParameter(f"--part: want shares above 0 that sum to 1, got {' and '.join(part)}")
-    dataset = read_dataset(data, source, names=names, choose=True)
+    [dataset] = keep_classes([read_dataset(data, source)], names or ())
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
             new: write_dataset(samples, draft, new, to, pictures="link" if link else "copy", add=True)
             for new, samples in parts.items()
         }
-    lost = count_lost(dataset)
-    _show(written | ({"of the source": lost} if lost else {}), as_json, quiet)
+    _show(written, as_json, quiet)
 
 
 def download(

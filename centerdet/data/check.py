@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CenterdetError, ImageError
+from ..errors import CenterdetError, DataError, ImageError
 from ..images import load
 from .files import find_pictures
-from .formats import find_splits, read_dataset, recognise
+from .formats import find_splits, keep_classes, read_dataset, recognise
 from .problems import NOTES, Problem, plural
 from .records import as_words
 from .sample import DataSet, Sample
@@ -107,10 +107,10 @@ def check(
     """Look for everything that is wrong with a data set; goes on after each problem.
 
     splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
-    names: the classes to keep, in their order, chosen as in `read_dataset`; else all of the first split.
+    names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
     progress: gets the samples of a split and gives them out one by one, to show how far the decoding is.
     """
-    form, choose = recognise(root), names is not None
+    form = recognise(root)
     if splits is None:
         splits = {split: [split] for split in find_splits(root)} or {"all": []}
     problems: list[Problem] = []
@@ -120,20 +120,25 @@ def check(
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
     for split, sources in splits.items():
+        own = next((data.names for data in sets.values()), None)
         try:
-            sets[split] = read_dataset(root, sources, names=names, choose=choose, report=problems.append)
+            sets[split] = read_dataset(root, sources, names=None if names else own, report=problems.append)
+            read += as_words(sources)
         except CenterdetError as error:
             problems.append(Problem("unreadable split", split, str(error)))
-            continue
-        read += as_words(sources)
-        names = sets[split].names
+    try:
+        sets = dict(zip(sets, keep_classes(list(sets.values()), names or ()), strict=True))
+    except DataError as error:
+        problems.append(Problem("no such class", str(root), str(error)))
+        sets = {}
+    for split, data in sets.items():
         problems += [
             Problem("class left out", split, f"{plural(number, 'object')} of {name}")
-            for name, number in sets[split].left_out.items()
+            for name, number in data.left_out.items()
         ]
         hashes[split], sizes, whole = {}, [], []
         firsts: dict[bytes, Path] = {}
-        for sample in progress(sets[split].samples):
+        for sample in progress(data.samples):
             try:
                 image = load(sample.path)
             except ImageError as error:
@@ -148,8 +153,8 @@ def check(
             sizes.append(image.shape[:2])
             whole.append(replace(sample, size=image.shape[:2]))
             problems += _check_size(sample, image.shape[:2])
-        statistics[split] = _describe(sets[split], sizes)
-        decoded[split] = DataSet(whole, names)
+        statistics[split] = _describe(data, sizes)
+        decoded[split] = DataSet(whole, data.names)
     told = {problem.what for problem in problems}
     pictures = [sample.path for data in sets.values() for sample in data.samples]
     problems += [one for one in _find_unpaired(form, Path(root), pictures, read) if one.what not in told]

@@ -4,7 +4,6 @@ Category ids may be sparse and in any order: the order of the file's categories 
 """
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import AnnotationError, DataError
 from .files import Entry, Placing, prepare, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, as_words, build_sample, index_names
+from .records import Record, as_words, build_sample
 from .sample import DataSet, Sample
 
 __all__ = ["COCO_FILES", "read_coco", "write_coco"]
@@ -29,7 +28,6 @@ def read_coco(
     splits: Sequence[str] = (),
     names: Sequence[str] | None = None,
     *,
-    choose: bool = False,
     pictures: str | Path | None = None,
     report: Report = fail,
 ) -> DataSet:
@@ -37,8 +35,6 @@ def read_coco(
 
     root: a folder, whose splits are found as in `COCO_FILES`; or one JSON file, which has no splits.
     names: the classes in their order; else the categories of the first file in its order.
-    choose: names are a choice of each file's; objects of the others are left out, and counted in the data set's
-        `left_out`.
     pictures: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
         and root which holds most of the first pictures.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
@@ -50,13 +46,12 @@ def read_coco(
     files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
     if not files or (splits and root.suffix == ".json"):
         raise DataError(f"{root}: want splits of a folder, or a JSON file without splits, got {list(splits)}")
-    order, choose = names, choose and names is not None
-    left_out: Counter[str] = Counter()
+    order = None if names is None else as_words(names)
     samples: dict[Path, Sample] = {}
     for file, split in files:
         content = _load(file)
         categories = _read_categories(file, content, report)
-        order, index = index_names(order, list(categories.values()), choose, file)
+        order = tuple(categories.values()) if order is None else order
         images = _read_images(file, content, report)
         if not images:
             report(Problem("empty split", str(file), "images: the split has no picture"))
@@ -65,6 +60,7 @@ def read_coco(
         folders = [top / name, top / "images" / name, top / "images", file.parent, top]
         folder = Path(pictures) if pictures is not None else _likeliest(folders, list(images.values()))
         objects = _read_objects(file, content, images.keys(), categories, report)
+        index = {name: label for label, name in enumerate(order)}
         for number, image in images.items():
             path = folder / image["file_name"]
             where = f"{file}: image {number!r}"
@@ -73,9 +69,9 @@ def read_coco(
             elif path in samples:
                 report(Problem("listed twice", where, f"{path} is in the splits already"))
             else:
-                sample = build_sample(path, _to_size(image), objects[number], index, report, left_out)
+                sample = build_sample(path, _to_size(image), objects[number], index, report)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), as_words(order or ()), left_out)
+    return DataSet(list(samples.values()), order or ())
 
 
 def write_coco(

@@ -1,19 +1,23 @@
 """Data sets in any of the formats: recognised, read, written, and converted into one another."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from ..errors import DataError
 from .coco import COCO_FILES, read_coco, write_coco
 from .files import Placing
 from .folders import new_folder
-from .problems import Report, fail
+from .problems import Report, fail, nearest
+from .records import as_words
 from .sample import DataSet
 from .voc import list_voc_splits, read_voc, write_voc
 from .yolo import YOLO_FILES, list_yolo_splits, read_yolo, write_yolo
 
-__all__ = ["FORMATS", "Format", "convert", "count_lost", "find_splits", "read_dataset", "recognise", "write_dataset"]
+__all__ = ["FORMATS", "Format", "convert", "find_splits", "keep_classes", "read_dataset", "recognise", "write_dataset"]
 
 Format = Literal["voc", "coco", "yolo"]
 FORMATS: tuple[Format, ...] = ("voc", "coco", "yolo")
@@ -24,22 +28,48 @@ WRITERS: dict[Format, Callable[..., dict[str, int]]] = {"voc": write_voc, "coco"
 
 
 def read_dataset(
-    root: str | Path,
-    splits: Sequence[str],
-    *,
-    names: Sequence[str] | None = None,
-    choose: bool = False,
-    report: Report = fail,
+    root: str | Path, splits: Sequence[str], *, names: Sequence[str] | None = None, report: Report = fail
 ) -> DataSet:
     """Read splits of a data set of whatever format: `read_voc`, `read_coco` or `read_yolo`, as `recognise` says.
 
     splits, names: a single string is one of them.
     names: the classes in their order; else the data set's own. An object of another class is an error.
-    choose: names are a choice of the data set's classes: objects of its others are left out, which makes them
-        background in training, and counted in `left_out`. A name that the data set lacks is an error then, unless the
-        names hold all of its classes.
     """
-    return READERS[recognise(root)](root, splits, names, choose=choose, report=report)
+    return READERS[recognise(root)](root, splits, names, report=report)
+
+
+def keep_classes(sets: Sequence[DataSet], names: Sequence[str]) -> list[DataSet]:
+    """The data sets with a choice of their classes, in the order of names; without names as they are.
+
+    Objects of the other classes are left out, which makes them background in training, and counted in `left_out`. A
+    name that none of the data sets has is an error.
+    """
+    if not names:
+        return list(sets)
+    order, known = as_words(names), dict.fromkeys(name for data in sets for name in data.names)
+    if unknown := [name for name in order if name not in known]:
+        raise DataError(f"names: the data set has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
+    return [_keep(data, order) for data in sets]
+
+
+def _keep(data: DataSet, order: tuple[str, ...]) -> DataSet:
+    new_label = np.array([order.index(name) if name in order else -1 for name in data.names], np.int64)
+    samples = []
+    for sample in data.samples:
+        labels = new_label[sample.labels]
+        kept = labels >= 0
+        samples.append(
+            replace(
+                sample,
+                boxes=sample.boxes[kept],
+                labels=labels[kept],
+                difficult=sample.difficult[kept],
+                crowd=sample.crowd[kept],
+                left_out=[*sample.left_out, *(data.names[label] for label in sample.labels[~kept])],
+                lost=[(name, what) for name, what in sample.lost if name in order],
+            )
+        )
+    return DataSet(samples, order)
 
 
 def write_dataset(
@@ -48,13 +78,9 @@ def write_dataset(
     """Write a data set as a split in a format; what was written, and what was left out or lost, in numbers."""
     if form not in WRITERS:
         raise DataError(f"format: want one of {list(FORMATS)}, got {form!r}")
-    return WRITERS[form](dataset, root, split, pictures=pictures, add=add) | count_lost(dataset)
-
-
-def count_lost(dataset: DataSet) -> dict[str, int]:
-    """What the data set's source holds and the data set does not, in numbers."""
-    left_out = {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
-    return left_out | {f"{what} lost": number for what, number in dataset.lost.items()}
+    written = WRITERS[form](dataset, root, split, pictures=pictures, add=add)
+    written |= {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
+    return written | {f"{what} lost": number for what, number in dataset.lost.items()}
 
 
 def convert(
@@ -69,20 +95,20 @@ def convert(
     """Write splits of a data set into a new folder in another format; the numbers of `write_dataset` by split.
 
     splits: the new split -> those of the source, such as {"train": ["2007:train", "2012:extra"], "val": ["2007:val"]}.
-    names: the classes to keep, in their order, chosen as in `read_dataset`; else all of the first split.
+    names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
 
     Everything is read before anything is written, and the folder appears once it is complete.
     """
     if not splits:
         raise DataError(f"{root}: want at least one split")
-    sets: dict[str, DataSet] = {}
-    choose = names is not None
-    for split, sources in splits.items():
-        sets[split] = read_dataset(root, sources, names=names, choose=choose)
-        names = sets[split].names
+    sets: list[DataSet] = []
+    for sources in splits.values():
+        sets.append(read_dataset(root, sources, names=sets[0].names if sets and not names else None))
+    sets = keep_classes(sets, names or ())
     with new_folder(destination) as draft:
         return {
-            split: write_dataset(data, draft, split, form, pictures=pictures, add=True) for split, data in sets.items()
+            split: write_dataset(data, draft, split, form, pictures=pictures, add=True)
+            for split, data in zip(splits, sets, strict=True)
         }
 
 

@@ -1,22 +1,18 @@
 """From what a file says of a picture's objects to a `Sample`, with the same rules for every format."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, ImageError
+from ..errors import ImageError
 from ..images import read_size
 from .problems import Problem, Report, nearest
 from .sample import Sample
 
-__all__ = ["LEFT_OUT", "OVERHANG", "TINY", "Record", "as_words", "build_sample", "index_names"]
-
-LEFT_OUT = -1
-"""Stands for the label of the data set's classes that were not chosen."""
+__all__ = ["OVERHANG", "TINY", "Record", "as_words", "build_sample"]
 
 OVERHANG = 1.0
 """Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
@@ -46,33 +42,11 @@ def as_words(given: Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def index_names(
-    names: Sequence[str] | None, own: Sequence[str], choose: bool, source: Path
-) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The classes in their order, and class -> label.
-
-    names: the caller's, else own, those of the data set at source. If choose, own's others are `LEFT_OUT`; then own
-        must have all names, so that no misspelt one leaves its objects out.
-    """
-    order = as_words(own if names is None else names)
-    others = [name for name in own if name not in order] if choose else []
-    unknown = next((name for name in order if name not in own), None)
-    if others and unknown is not None:
-        raise DataError(f"{source}: names: the data set has no class {unknown!r}, {nearest(unknown, own)}")
-    return order, {name: label for label, name in enumerate(order)} | dict.fromkeys(others, LEFT_OUT)
-
-
 def build_sample(
-    path: Path,
-    size: tuple[int, int] | None,
-    records: Sequence[Record],
-    index: Mapping[str, int],
-    report: Report,
-    left_out: Counter[str],
+    path: Path, size: tuple[int, int] | None, records: Sequence[Record], index: Mapping[str, int], report: Report
 ) -> Sample | None:
     """A picture's sample without the objects that get reported; None where the picture cannot even tell its size.
 
-    Objects of classes whose label is `LEFT_OUT` are counted instead.
     The picture's header is read only where the annotation states no (height, width) and there are boxes to hold
     against it.
     """
@@ -84,14 +58,12 @@ def build_sample(
             return None
     boxes: list[tuple[float, float, float, float]] = []
     rows: list[tuple[int, bool, bool]] = []
+    lost: list[tuple[str, str]] = []
     seen = set()
     for record in records:
         if record.name not in index:
             what = f"unknown class {record.name!r}, {nearest(record.name, index)}"
             report(Problem("unknown class", record.where, what))
-            continue
-        if index[record.name] == LEFT_OUT:
-            left_out[record.name] += 1
             continue
         box = _clip(record, size or (0, 0), report)
         if box is not None:
@@ -104,9 +76,11 @@ def build_sample(
             seen.add((record.name, box))
             boxes.append(box)
             rows.append((index[record.name], record.difficult, record.crowd))
+            lost += [(record.name, what) for what in record.lost]
     columns = np.array(rows, np.int64).reshape(-1, 3)
     difficult, crowd = columns[:, 1:].astype(bool).T.copy()
-    return Sample(path, np.array(boxes, np.float64).reshape(-1, 4), columns[:, 0].copy(), difficult, crowd, size)
+    labels = columns[:, 0].copy()
+    return Sample(path, np.array(boxes, np.float64).reshape(-1, 4), labels, difficult, crowd, size, lost=lost)
 
 
 def _clip(record: Record, size: tuple[int, int], report: Report) -> tuple[float, float, float, float] | None:

@@ -3,7 +3,8 @@
 Boxes are xyxy, 0-based, half-open, float64 pixels of the upright picture (EXIF orientation applied).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Sample:
         difficult: (N,) bool; neither trained on as an object nor as background, ignored in VOC evaluation.
         crowd: (N,) bool; COCO's iscrowd, treated like difficult in training.
         size: (height, width) as the annotation states it, or None.
+        left_out: the class of each object that a choice of classes left out.
+        lost: what else the file states of the objects, each a class and a word: ("cat", "poses").
     """
 
     path: Path
@@ -38,6 +41,8 @@ class Sample:
     difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
     crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
     size: tuple[int, int] | None = None
+    left_out: Sequence[str] = ()
+    lost: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -53,17 +58,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples and the class names that their labels index; the order of names is the source's own.
-
-    Attributes:
-        left_out: class -> how many of its objects a choice of classes left out.
-        lost: what else of the objects the files state and samples do not hold, such as poses -> how many.
-    """
+    """Samples and the class names that their labels index; the order of names is the source's own."""
 
     samples: Sequence[Sample]
     names: tuple[str, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    lost: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
@@ -71,3 +69,13 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Class -> how many of its objects a choice of classes left out."""
+        return Counter(name for sample in self.samples for name in sample.left_out)
+
+    @property
+    def lost(self) -> Counter[str]:
+        """What else of the objects the files state, such as poses -> how many."""
+        return Counter(what for sample in self.samples for _, what in sample.lost)

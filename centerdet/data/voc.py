@@ -4,7 +4,6 @@ A `bndbox` is 1-based and inclusive; a box here is 0-based and half-open: (xmin 
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from defusedxml.common import DefusedXmlException
 from ..errors import DataError
 from .files import Entry, Placing, find_pictures, prepare, read_lines, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, as_words, build_sample, index_names
+from .records import Record, as_words, build_sample
 from .sample import DataSet, Sample
 
 __all__ = ["VOC_NAMES", "list_voc_splits", "read_voc", "write_voc"]
@@ -40,21 +39,15 @@ or more, and 113.9999 is 113 to readers that cut decimals off."""
 
 
 def read_voc(
-    root: str | Path,
-    splits: Sequence[str],
-    names: Sequence[str] | None = None,
-    *,
-    choose: bool = False,
-    report: Report = fail,
+    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
 ) -> DataSet:
     """Read splits of a data set in VOC layout.
 
     root: a devkit, whose splits are written "2007:train" (year:list), or one folder in VOC layout, whose splits are
         the lists of its ImageSets/Main, written "train"; "all" is every annotation by name where no such list exists.
-    names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else, in folders called
-        VOC<year>, the twenty of `VOC_NAMES`; else every class of Annotations/ in the order of its first appearance,
-        files taken by name, whatever the split, so that all splits agree.
-    choose: names are a choice of those; objects of the others are left out, and counted in the data set's `left_out`.
+    names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else every class of
+        Annotations/ in the order of its first appearance, files taken by name, whatever the split, so that all splits
+        agree. Folders called VOC<year> that hold no others have the twenty of `VOC_NAMES`.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
 
     An annotation needs only `name` and `bndbox` in each object. A picture without objects is normal. A box may stick
@@ -65,13 +58,12 @@ def read_voc(
     if not lists:
         raise DataError(f"{root}: want at least one split")
     parsed: dict[Path, _Annotation] = {}
-    own = _find_names(root, [folder for folder, _ in lists], names, parsed) if names is None or choose else ()
-    order, index = index_names(names, own, choose, root)
+    order = _find_names(root, [folder for folder, _ in lists], parsed) if names is None else as_words(names)
+    index = {name: label for label, name in enumerate(order)}
     pictures: dict[Path, list[Path]] = {}  # without suffix -> the files
     for path in (path for folder in {folder for folder, _ in lists} for path in find_pictures(folder / "JPEGImages")):
         pictures.setdefault(path.with_suffix(""), []).append(path)
     samples: list[Sample] = []
-    left_out, lost = Counter[str](), Counter[str]()
     seen: set[Path] = set()
     for folder, list_file in lists:
         stems = _read_list(folder, list_file, report)
@@ -89,10 +81,9 @@ def read_voc(
             annotation = parsed.get(path) or _parse(path, report)
             picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
             if annotation is not None and picture is not None:
-                sample = build_sample(picture, annotation.size, annotation.objects, index, report, left_out)
+                sample = build_sample(picture, annotation.size, annotation.objects, index, report)
                 samples += [sample] if sample is not None else []
-                lost.update(what for one in annotation.objects if one.name in order for what in one.lost)
-    return DataSet(samples, order, left_out, lost)
+    return DataSet(samples, order)
 
 
 def write_voc(
@@ -186,22 +177,14 @@ def _find_picture(
     return None
 
 
-def _find_names(
-    root: Path, folders: list[Path], names: Sequence[str] | None, parsed: dict[Path, _Annotation]
-) -> tuple[str, ...]:
-    """The classes of the data set; annotations that had to be read for it are left in `parsed`.
-
-    VOC's own classes are what the name of a folder suggests, unless the caller's names tell otherwise.
-    """
+def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]) -> tuple[str, ...]:
+    """The classes of the data set; annotations that had to be read for it are left in `parsed`."""
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
             names = tuple(filter(None, read_lines(file)))
             if not names:
                 raise DataError(f"{file}: want one class a line, it is empty")
             return names
-    twenty = all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders)
-    if twenty and set(as_words(names or ())) <= set(VOC_NAMES):
-        return VOC_NAMES
     found: dict[str, None] = {}
     for path in (path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").rglob("*.xml"))):
         problems: list[Problem] = []
@@ -209,7 +192,8 @@ def _find_names(
         found |= dict.fromkeys(one.name for one in (annotation.objects if annotation else []))
         if annotation is not None and not problems:
             parsed[path] = annotation
-    return tuple(found)
+    twenty = all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders)
+    return VOC_NAMES if twenty and found.keys() <= set(VOC_NAMES) else tuple(found)
 
 
 def _parse(path: Path, report: Report) -> _Annotation | None:

@@ -4,7 +4,6 @@ A label file's path is its picture's with the last folder `images` called `label
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..errors import AnnotationError, DataError, ImageError
 from ..images import read_size
 from .files import Entry, Placing, find_pictures, prepare, read_lines, read_text, write_files
 from .problems import Problem, Report, fail, plural
-from .records import Record, as_words, build_sample, index_names
+from .records import Record, as_words, build_sample
 from .sample import DataSet, Sample
 
 __all__ = ["YOLO_FILES", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
@@ -32,12 +31,7 @@ DIGITS = 8
 
 
 def read_yolo(
-    root: str | Path,
-    splits: Sequence[str],
-    names: Sequence[str] | None = None,
-    *,
-    choose: bool = False,
-    report: Report = fail,
+    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
 ) -> DataSet:
     """Read splits of a YOLO data set.
 
@@ -45,16 +39,14 @@ def read_yolo(
         by number, gaps allowed); `path` is the folder that the splits count from, else the file's own.
     splits: keys such as "train" and "val", each a folder, a list of pictures (.txt), or several of these.
     names: the classes in their order; else the file's.
-    choose: names are a choice of the file's; objects of the others are left out, and counted in the data set's
-        `left_out`.
     report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
 
     The header of each picture with objects is read for its size. A box may stick out by 1 px and is clipped then.
     """
     file, top, described = _open(Path(root))
     classes = _read_names(file, described)
-    order, index = index_names(names, list(classes.values()), choose, file)
-    left_out: Counter[str] = Counter()
+    order = tuple(classes.values()) if names is None else as_words(names)
+    index = {name: label for label, name in enumerate(order)}
     if not splits:
         raise DataError(f"{file}: want at least one split, such as train: images/train")
     samples: dict[Path, Sample] = {}
@@ -74,9 +66,9 @@ def read_yolo(
             elif not path.is_file():
                 report(Problem("missing picture", where, f"no picture {path}"))
             else:
-                sample = _read_sample(path, label_file, classes, index, report, left_out)
+                sample = _read_sample(path, label_file, classes, index, report)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), order, left_out)
+    return DataSet(list(samples.values()), order)
 
 
 def write_yolo(
@@ -220,12 +212,7 @@ def _locate(top: Path, source: object) -> Path | None:
 
 
 def _read_sample(
-    picture: Path,
-    file: Path,
-    classes: Mapping[int, str],
-    index: Mapping[str, int],
-    report: Report,
-    left_out: Counter[str],
+    picture: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
 ) -> Sample | None:
     if not file.is_file():
         return Sample(picture)
@@ -265,4 +252,4 @@ def _read_sample(
             (y + down / 2) * height,
         )
         records.append(Record(where, classes[int(number)], box, words[1:]))
-    return build_sample(picture, (height, width) if records else None, records, index, report, left_out)
+    return build_sample(picture, (height, width) if records else None, records, index, report)
