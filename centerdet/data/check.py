@@ -22,6 +22,7 @@ from .formats import find_splits, keep_classes, read_dataset, recognise
 from .problems import NOTES, Problem, plural
 from .records import as_words
 from .sample import DataSet, Sample
+from .voc import NO_ANNOTATION, NO_PICTURE
 from .yolo import list_label_files
 
 __all__ = ["NEAR", "CheckReport", "check", "hash_image"]
@@ -173,7 +174,9 @@ def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _digest(image: NDArray[np.uint8]) -> bytes:
     """Equal for equal pictures alone."""
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
 
 
 def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
@@ -235,8 +238,8 @@ def _find_unpaired(form: str, root: Path, pictures: Sequence[Path], splits: Sequ
             notes = folder.parent / "Annotations"
             seen = {path.relative_to(folder).with_suffix(""): path for path in find_pictures(folder)}
             told = {path.relative_to(notes).with_suffix(""): path for path in sorted(notes.rglob("*.xml"))}
-            alone = [(path, f"no annotation {notes / stem}.xml") for stem, path in seen.items() if stem not in told]
-            alone += [(path, f"no picture {folder / stem}.jpg") for stem, path in told.items() if stem not in seen]
+            alone = [(path, NO_ANNOTATION.format(notes / stem)) for stem, path in seen.items() if stem not in told]
+            alone += [(path, NO_PICTURE.format(folder / stem)) for stem, path in told.items() if stem not in seen]
             problems += [Problem("unpaired file", str(path), what) for path, what in alone]
     if form == "yolo":
         wanted = list_label_files(root, splits)

@@ -30,6 +30,9 @@ VOC_NAMES = (
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
+NO_ANNOTATION, NO_PICTURE = "no annotation {}.xml", "no picture {}.jpg"
+"""What is said of one of a pair that is missing; `check` tells by it what `read_voc` has told already."""
+
 LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded flags", "part": "parts"}
 """Elements of an object that samples do not hold, and what they are called where they are counted."""
 
@@ -76,7 +79,7 @@ def read_voc(
                 continue
             seen.add(path)
             if not path.is_file():
-                report(Problem("missing annotation", where, f"no annotation {path}"))
+                report(Problem("missing annotation", where, NO_ANNOTATION.format(folder / "Annotations" / stem)))
                 continue
             annotation = parsed.get(path) or _parse(path, report)
             picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
@@ -172,7 +175,7 @@ def _find_picture(
         found = [path for path in found if path.name == annotation.filename] or found
     if len(found) == 1:
         return found[0]
-    what = f"several pictures of one name: {[path.name for path in found]}" if found else f"no picture {stem}.jpg"
+    what = f"several pictures of one name: {[path.name for path in found]}" if found else NO_PICTURE.format(stem)
     report(Problem("missing picture", where, what))
     return None
 
