@@ -25,7 +25,7 @@ TINY = 4.0
 class Record:
     """One object: where the file tells it, its class, its box (0-based, half-open) and that in the file's numbers.
 
-    lost: what else the file states of it, as in `DataSet.lost`.
+    lost: what else the file states of it, as in `DataSet.lost`. hint: the end of a message that it lies outside.
     """
 
     where: str
@@ -35,6 +35,7 @@ class Record:
     difficult: bool = False
     crowd: bool = False
     lost: Sequence[str] = ()
+    hint: str = ""
 
 
 def as_words(given: Sequence[str]) -> tuple[str, ...]:
@@ -95,5 +96,6 @@ def _clip(record: Record, size: tuple[int, int], report: Report) -> tuple[float,
         overhang = max(-left, -top, right - width, bottom - height)
         if overhang <= OVERHANG and clipped[0] < clipped[2] and clipped[1] < clipped[3]:
             return clipped
-        report(Problem("box outside", record.where, f"{told} lies outside the picture of {width} x {height} px"))
+        what = f"{told} lies outside the picture of {width} x {height} px{record.hint}"
+        report(Problem("box outside", record.where, what))
     return None

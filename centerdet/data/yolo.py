@@ -3,7 +3,6 @@
 A label file's path is its picture's with the last folder `images` called `labels`; without one the picture is empty.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -241,15 +240,12 @@ def _read_sample(
                 )
             )
             continue
-        if 2 < max(x, y, across, down) < math.inf:
-            told = f"box ({', '.join(words[1:])}) lies outside the picture of {width} x {height} px"
-            report(Problem("box outside", where, f"{told}: want parts of the sides, 0 to 1; are these pixels?"))
-            continue
         box = (
             (x - across / 2) * width,
             (y - down / 2) * height,
             (x + across / 2) * width,
             (y + down / 2) * height,
         )
-        records.append(Record(where, classes[int(number)], box, words[1:]))
+        hint = ": want parts of the sides, 0 to 1; are these pixels?" if max(x, y, across, down) > 2 else ""
+        records.append(Record(where, classes[int(number)], box, words[1:], hint=hint))
     return build_sample(picture, (height, width) if records else None, records, index, report)
