@@ -37,8 +37,9 @@ LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded f
 """Elements of an object that samples do not hold, and what they are called where they are counted."""
 
 SNAP = 1e-3
-"""Pixels from an integer within which a side is written as it: what is left of one after YOLO's parts with six digits
-or more, and 113.9999 is 113 to readers that cut decimals off."""
+"""Pixels from an integer within which a side is written as it: 113.9999 is 113 to readers that cut decimals off.
+Rounding YOLO's parts moves a side by 0.75 units of the last digit at most: with six digits this brings integers back
+from pictures up to 1,333 px, with the eight that `write_yolo` has from those up to 133,333 px."""
 
 
 def read_voc(
@@ -267,8 +268,7 @@ def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, 
     lines = ["<annotation>", f"\t<filename>{escape(name)}</filename>"]
     lines.append(f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>")
     boxes, whole = sample.boxes, np.round(sample.boxes)
-    thin = (boxes[:, 2:] - boxes[:, :2]).min(1, keepdims=True) <= 2 * SNAP  # whole numbers would leave nothing of it
-    boxes = np.where((np.abs(boxes - whole) <= SNAP) & ~thin, whole, boxes)
+    boxes = np.where(np.abs(boxes - whole) <= SNAP, whole, boxes)
     rows = zip(boxes.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
     for (left, top, right, bottom), label, difficult, crowd in rows:
         corners = zip(SIDES, (left + 1, top + 1, right, bottom), strict=True)
