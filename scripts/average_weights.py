@@ -15,6 +15,8 @@ from centerdet import Detector
 from centerdet.checkpoint import read_tensors
 from centerdet.errors import ConfigError
 
+PLACES = ("data", "out", "start")  # of the machine that trained: no matter of others
+
 
 def average(paths: Sequence[str | Path]) -> Detector:
     """The mean of weights and batch statistics, as the first one's detector."""
@@ -34,7 +36,9 @@ def main(
     out: Annotated[Path, typer.Option(help="weights file to write")],
 ) -> None:
     """Write the mean of weights."""
-    average(weights).save(out, mean_of=[read_tensors(Path(path))[1].get("config") for path in weights])
+    configs = [read_tensors(Path(path))[1].get("config", {}) for path in weights]
+    trained = [{key: value for key, value in config.items() if key not in PLACES} for config in configs]
+    average(weights).save(out, mean_of=trained)
 
 
 if __name__ == "__main__":

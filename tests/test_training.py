@@ -20,7 +20,7 @@ from tiny import tiny_config, tiny_network
 
 from centerdet import images
 from centerdet.checkpoint import read_tensors
-from centerdet.data.formats import read_dataset
+from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.loader import TrainingPictures, picture_weights, training_loader
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
@@ -230,7 +230,7 @@ def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_pat
     detector = train(config, notice=notices.append)
     assert detector.names == chosen
     for split, said in zip(("train", "val"), notices, strict=True):
-        left_out = read_dataset(data, split, names=chosen, choose=True).left_out
+        left_out = keep_classes([read_dataset(data, split)], chosen)[0].left_out
         assert said.startswith(f"{split}: ") and all(f"{number} object" in said for number in left_out.values())
         assert sum(left_out.values()) > 0 and not {"star", "circle"} & set(left_out)
     with pytest.raises(CenterdetError, match="no class 'cirlce', the nearest known is 'circle'"):
