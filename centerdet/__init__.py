@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from .errors import CenterdetError
 
 if TYPE_CHECKING:
-    from .config import TrainConfig
     from .detections import Detections
     from .detector import Detector
-    from .evaluation import evaluate
-    from .training import train
+    from .evaluation.evaluation import evaluate
+    from .training.config import TrainConfig
+    from .training.loop import train
 
 __all__ = ["CenterdetError", "Detections", "Detector", "TrainConfig", "__version__", "evaluate", "train"]
 
@@ -22,9 +22,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Detections": "detections",
     "Detector": "detector",
-    "TrainConfig": "config",
-    "evaluate": "evaluation",
-    "train": "training",
+    "TrainConfig": "training.config",
+    "evaluate": "evaluation.evaluation",
+    "train": "training.loop",
 }
 
 

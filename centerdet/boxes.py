@@ -19,13 +19,13 @@ def area(boxes: Floats) -> Floats:
 
 
 def clip(boxes: Floats, height: float, width: float) -> Floats:
-    """The part of each box inside a (height, width) picture, (..., 4) -> (..., 4)."""
+    """The part of each box inside a (height, width) image, (..., 4) -> (..., 4)."""
     limits = np.asarray([width, height, width, height], boxes.dtype)
     return np.clip(boxes, 0, limits)
 
 
 def flip(boxes: Floats, width: float) -> Floats:
-    """Boxes of the picture mirrored left to right, (..., 4) -> (..., 4)."""
+    """Boxes of the image mirrored left to right, (..., 4) -> (..., 4)."""
     return np.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], axis=-1)
 
 

@@ -1,10 +1,10 @@
 """Boxes to targets and outputs to detections: `encode` and `decode`, inverse to each other.
 
 The one place that says where a cell lies: cell (row, column) covers the input's pixels from stride * column to
-stride * (column + 1), and its point is its centre, stride * (column + 0.5). An object belongs to the cell that its
-box's centre falls into. Gaussians follow TTFNet (Liu et al. 2020, eq. 1-2): elliptic, a sixth of the covered side.
+stride * (column + 1), and its point is its center, stride * (column + 0.5). An object belongs to the cell that its
+box's center falls into. Gaussians follow TTFNet (Liu et al. 2020, eq. 1-2): elliptic, a sixth of the covered side.
 
-Shapes: M objects of a batch of B pictures, C classes, a grid of G x G cells, K detections a picture.
+Shapes: M objects of a batch of B images, C classes, a grid of G x G cells, K detections a image.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-__all__ = ["Targets", "cell_centres", "decode", "encode"]
+__all__ = ["Targets", "cell_centers", "decode", "encode"]
 
 SPREAD = 0.54  # of a box's side that its Gaussian covers (TTFNet's alpha)
 
@@ -33,8 +33,8 @@ class Targets(NamedTuple):
     num_objects: Tensor
 
 
-def cell_centres(grid: int, stride: int, device: torch.device | None = None) -> Tensor:
-    """The x (or y) of each column's (or row's) cell centres in input pixels, (G,)."""
+def cell_centers(grid: int, stride: int, device: torch.device | None = None) -> Tensor:
+    """The x (or y) of each column's (or row's) cell centers in input pixels, (G,)."""
     return (torch.arange(grid, device=device) + 0.5) * stride
 
 
@@ -42,7 +42,7 @@ def encode(
     boxes: Tensor,
     labels: Tensor,
     ignore: Tensor,
-    images: Tensor,
+    image_index: Tensor,
     *,
     batch: int,
     num_classes: int,
@@ -55,11 +55,11 @@ def encode(
         boxes: (M, 4) float xyxy px of the input.
         labels: (M,) int.
         ignore: (M,) bool, objects that are neither trained on nor background.
-        images: (M,) int, the picture in the batch.
+        image_index: (M,) int, the image in the batch.
         batch: B. num_classes: C. grid: G. stride: px of the input between cells.
 
-    A cell's box is that of the object centred there, else of the smallest object whose Gaussian reaches it. Of two
-    objects centred in one cell the smaller one stays.
+    A cell's box is that of the object centered there, else of the smallest object whose Gaussian reaches it. Of two
+    objects centered in one cell the smaller one stays.
     """
     device, count = boxes.device, len(boxes)
     heatmap = torch.zeros(batch * num_classes, grid * grid, device=device)
@@ -75,10 +75,10 @@ def encode(
         bell = torch.exp(-(away**2) / (2 * sigma[..., None] ** 2)) * (away.abs() <= radius[..., None])
         gaussian = (bell[:, 1, :, None] * bell[:, 0, None, :]).flatten(1)  # (M, G * G)
 
-        slot = (images * num_classes + labels)[:, None].expand_as(gaussian)
+        slot = (image_index * num_classes + labels)[:, None].expand_as(gaussian)
         heatmap.scatter_reduce_(0, slot[~ignore], gaussian[~ignore], "amax")
-        centres = cell_centres(grid, stride, device)
-        inside = (centres > boxes[:, :2, None]) & (centres < boxes[:, 2:, None])  # (M, 2, G)
+        centers = cell_centers(grid, stride, device)
+        inside = (centers > boxes[:, :2, None]) & (centers < boxes[:, 2:, None])  # (M, 2, G)
         inside |= away == 0
         covered = (inside[:, 1, :, None] & inside[:, 0, None, :]).flatten(1)
         hidden.scatter_reduce_(0, slot[ignore], covered[ignore].float(), "amax")
@@ -87,7 +87,7 @@ def encode(
         order = torch.argsort(area, descending=True, stable=True)
         rank[order] = torch.arange(count, device=device)  # the smallest object has the highest rank
         claim = torch.where(gaussian > 0, rank[:, None] + count * (gaussian == 1), -1)
-        owner.scatter_reduce_(0, images[:, None].expand_as(claim)[~ignore], claim[~ignore], "amax")
+        owner.scatter_reduce_(0, image_index[:, None].expand_as(claim)[~ignore], claim[~ignore], "amax")
         owner = torch.where(owner >= 0, order[owner % count], -1)
 
         # TTFNet's weight of a box (eq. 6): log(area), shared out over the cells as the Gaussian falls.
@@ -112,7 +112,7 @@ def encode(
 def decode(heatmap: Tensor, distances: Tensor, *, stride: int, top_k: int = 100) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, K, 4) xyxy px of the input, scores (B, K) falling, labels (B, K) of the K highest peaks.
 
-    Args: heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px. A peak is a cell that no neighbour of its class
+    Args: heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px. A peak is a cell that no neighbor of its class
     exceeds (Zhou et al. 2019, section 4); K = min(top_k, C * G * G).
     """
     grid = heatmap.shape[-1]
@@ -120,7 +120,7 @@ def decode(heatmap: Tensor, distances: Tensor, *, stride: int, top_k: int = 100)
     logits, index = peaks.topk(min(top_k, peaks.shape[1]))
     labels, cell = index // (grid * grid), index % (grid * grid)
     around = distances.flatten(2).gather(2, cell[:, None].expand(-1, 4, -1)).transpose(1, 2)  # (B, K, 4)
-    centres = cell_centres(grid, stride, heatmap.device)
-    x, y = centres[cell % grid], centres[cell // grid]
+    centers = cell_centers(grid, stride, heatmap.device)
+    x, y = centers[cell % grid], centers[cell // grid]
     boxes = torch.stack([x, y, x, y], -1) + around * around.new_tensor([-1, -1, 1, 1])
     return boxes, logits.sigmoid(), labels

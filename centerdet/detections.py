@@ -1,7 +1,7 @@
-"""`Detections`: what was found in one picture, as aligned arrays, and the formats that others read.
+"""`Detections`: what was found in one image, as aligned arrays, and the formats that others read.
 
 Law: arrays are checked once, read-only and best first; every selection of a `Detections` is one again. It holds no
-picture, so a million of them fit in memory. Boxes are xyxy px of the original picture, 0-based, half-open.
+image, so a million of them fit in memory. Boxes are xyxy px of the original image, 0-based, half-open.
 """
 
 import difflib
@@ -38,15 +38,15 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Detections:
-    """The objects found in one picture, best first.
+    """The objects found in one image, best first.
 
     Attributes:
         boxes: (N, 4) float32.
         scores: (N,) float32.
         labels: (N,) int64, indices into names.
         names: of all classes.
-        size: (height, width) of the picture.
-        source: the picture's path, where it came from one; `==` takes no notice of it.
+        size: (height, width) of the image.
+        source: the image's path, where it came from one; `==` takes no notice of it.
     """
 
     boxes: NDArray[np.float32]
@@ -182,7 +182,7 @@ class Detections:
         )
 
     def to_yolo_txt(self, *, scores: bool = False) -> str:
-        """Lines "label cx cy width height" in parts of the picture's sides; with the score behind, if asked for."""
+        """Lines "label cx cy width height" in parts of the image's sides; with the score behind, if asked for."""
         height, width = self.size
         boxes = self.boxes / np.array([width, height, width, height], np.float64)
         rows = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -203,7 +203,7 @@ class Detections:
         ]
 
     def save_voc_xml(self, path: str | Path, *, filename: str | None = None) -> None:
-        """Write a VOC annotation: whole pixels, 1-based and inclusive; the picture's file name is the source's own."""
+        """Write a VOC annotation: whole pixels, 1-based and inclusive; the image's file name is the source's own."""
         height, width = self.size
         named = filename or (Path(self.source).name if self.source else f"{Path(path).stem}.jpg")
         root = ElementTree.Element("annotation")
@@ -225,7 +225,7 @@ class Detections:
         write_whole(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
 
     def crop(self, image: "Source | None" = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
-        """Each box's part of the picture, RGB (h, w, 3); of `image`, else of source's file."""
+        """Each box's part of the image, RGB (h, w, 3); of `image`, else of source's file."""
         from .draw import crop
 
         return crop(self, image, color=color)
@@ -233,11 +233,11 @@ class Detections:
     def plot(
         self, out: str | Path | None = None, image: "Source | None" = None, *, color: str = "rgb"
     ) -> NDArray[np.uint8]:
-        """The picture with its boxes, RGB (H, W, 3), also written to `out`; on `image`, else on source's file."""
+        """The image with its boxes, RGB (H, W, 3), also written to `out`; on `image`, else on source's file."""
         from .draw import plot
 
         if not isinstance(out, str | Path | None):
-            raise ConfigError(f"out: want a path to write to, got {type(out).__name__} (a picture goes to image=)")
+            raise ConfigError(f"out: want a path to write to, got {type(out).__name__} (a image goes to image=)")
 
         return plot(self, out, image, color=color)
 

@@ -1,7 +1,7 @@
-"""`Detector`: from weights to boxes of a picture.
+"""`Detector`: from weights to boxes of a image.
 
-Everything that predicts goes through here: validation while training, `evaluate`, the command line. Pictures are RGB
-uint8 (H, W, 3), boxes xyxy px of the original picture.
+Everything that predicts goes through here: validation while training, `evaluate`, the command line. Images are RGB
+uint8 (H, W, 3), boxes xyxy px of the original image.
 """
 
 import os
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from . import images
 from .boxes import clip
-from .checkpoint import read_tensors, write_tensors
 from .codec import decode
 from .detections import Detections
 from .errors import CenterdetError, ConfigError, WeightsError
+from .images import Geometry, Source, load
 from .models import Network
+from .runtimes.weights import read_tensors, write_tensors
 from .sources import Found, Sources, open_sources
 from .tiles import Window, check_tiling, cut, merge
 
@@ -43,10 +43,10 @@ _LIMITED = Lock()
 
 
 class _Begun(NamedTuple):
-    """A picture, or its error, whose views are on their way through the network."""
+    """A image, or its error, whose views are on their way through the network."""
 
     where: str
-    picture: Pixels | None
+    image: Pixels | None
     windows: list[Window]
     error: CenterdetError | None
 
@@ -113,40 +113,38 @@ class Detector:
 
     def predict(
         self,
-        picture: images.Source,
+        image: Source,
         *,
         score_threshold: float = 0.3,
         color: str = "rgb",
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> Detections:
-        """The objects of one picture, best first, at most 100; with tiles at most 100 of each view.
+        """The objects of one image, best first, at most 100; with tiles at most 100 of each view.
 
         Args:
-            picture: path, bytes, PIL image, uint8 array (H, W, 3) or uint8 tensor (3, H, W).
+            image: path, bytes, PIL image, uint8 array (H, W, 3) or uint8 tensor (3, H, W).
             score_threshold: leave out what scores lower, 0 to 1.
             color: "bgr" for arrays that OpenCV read.
-            tile: side in px of square tiles to look at beside the whole picture, each at the cost of a picture: for
-                small objects in large pictures.
+            tile: side in px of square tiles to look at beside the whole image, each at the cost of a image: for
+                small objects in large images.
             overlap: least share of a tile's side that the next one shows too, 0 to 0.9. What an inner border of a tile
                 cuts is dropped, so make it about as large as the objects that need tiles.
         """
-        return self.predict_batch([picture], score_threshold=score_threshold, color=color, tile=tile, overlap=overlap)[
-            0
-        ]
+        return self.predict_batch([image], score_threshold=score_threshold, color=color, tile=tile, overlap=overlap)[0]
 
     def predict_batch(
         self,
-        pictures: Iterable[images.Source],
+        images: Iterable[Source],
         *,
         score_threshold: float = 0.3,
         color: str = "rgb",
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> list[Detections]:
-        """`predict` of several pictures; on a CPU the same numbers as single calls, to the last bit."""
+        """`predict` of several images; on a CPU the same numbers as single calls, to the last bit."""
         _check(score_threshold, tile, overlap)
-        opened = ((str(one) if isinstance(one, str | Path) else "", images.load(one, color=color)) for one in pictures)
+        opened = ((str(one) if isinstance(one, str | Path) else "", load(one, color=color)) for one in images)
         flow = self._flow(opened, score_threshold, tile, overlap)
         return [found for _, _, found in flow if isinstance(found, Detections)]
 
@@ -160,18 +158,18 @@ class Detector:
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> Iterator[tuple[str, Detections | CenterdetError]]:
-        """(where, detections) of each picture of a folder, glob, list, video, webcam number or URL: `open_sources`.
+        """(where, detections) of each image of a folder, glob, list, video, webcam number or URL: `open_sources`.
 
-        Pictures are decoded ahead in the background, in constant memory; a broken one is yielded as its error. Sources
+        Images are decoded ahead in the background, in constant memory; a broken one is yielded as its error. Sources
         that cannot be meant, such as an empty folder, are raised at once, those out of an iterator yielded. Closing or
         dropping it ends the background.
         """
-        flow = self.stream_pictures(
+        flow = self.stream_images(
             source, score_threshold=score_threshold, color=color, allow_urls=allow_urls, tile=tile, overlap=overlap
         )
         return ((where, found) for where, _, found in flow)
 
-    def stream_pictures(
+    def stream_images(
         self,
         source: Sources,
         *,
@@ -181,7 +179,7 @@ class Detector:
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> Iterator[tuple[str, Pixels | None, Detections | CenterdetError]]:
-        """`stream` with each picture as well, to draw on: (where, RGB (H, W, 3) or None, detections or error)."""
+        """`stream` with each image as well, to draw on: (where, RGB (H, W, 3) or None, detections or error)."""
         _check(score_threshold, tile, overlap)
         live = any(isinstance(one, int) for one in (source if isinstance(source, list | tuple) else [source]))
         opened = open_sources(source, color=color, allow_urls=allow_urls)
@@ -202,17 +200,17 @@ class Detector:
         *,
         together: int | None = None,
     ) -> Iterator[tuple[str, Pixels | None, Detections | CenterdetError]]:
-        """Pictures to what they show, in their order, while `together` views at a time go through the network."""
+        """Images to what they show, in their order, while `together` views at a time go through the network."""
         begun: deque[_Begun] = deque()
 
         def cut_all() -> Iterator[Pixels]:
-            for where, picture in opened:
-                if isinstance(picture, CenterdetError):
-                    begun.append(_Begun(where, None, [], picture))
+            for where, image in opened:
+                if isinstance(image, CenterdetError):
+                    begun.append(_Begun(where, None, [], image))
                     continue
-                windows = cut(picture.shape[:2], tile, overlap)
-                begun.append(_Begun(where, picture, windows, None))
-                yield from (picture[top:bottom, left:right] for left, top, right, bottom in windows)
+                windows = cut(image.shape[:2], tile, overlap)
+                begun.append(_Begun(where, image, windows, None))
+                yield from (image[top:bottom, left:right] for left, top, right, bottom in windows)
 
         parts: list[Detections] = []
         for part in chain(self._detect(cut_all(), threshold, together or self._together), [None]):
@@ -221,15 +219,15 @@ class Detector:
             if part is not None:
                 parts.append(part)
                 if len(parts) == len(begun[0].windows):
-                    where, picture, windows, _ = begun.popleft()
+                    where, image, windows, _ = begun.popleft()
                     source = where if os.path.isfile(where) else None
-                    yield where, picture, replace(merge(parts, windows, self.nms_iou), source=source)
+                    yield where, image, replace(merge(parts, windows, self.nms_iou), source=source)
                     parts = []
 
     def _detect(self, views: Iterator[Pixels], threshold: float, together: int) -> Iterator[Detections]:
         """What each view shows, in its pixels."""
         while chunk := list(islice(views, together)):
-            geometries = [images.Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
+            geometries = [Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
             with _limit(self.threads):
                 batch = [one.forward_image(view) for one, view in zip(geometries, chunk, strict=True)]
                 outputs = self.run(np.stack(batch))

@@ -1,6 +1,6 @@
-"""Boxes and their labels on a picture, readable on 100 px and on 6000 px.
+"""Boxes and their labels on a image, readable on 100 px and on 6000 px.
 
-Everything scales with the picture, a class always has the same colour, and no label leaves the picture. Pictures are
+Everything scales with the image, a class always has the same color, and no label leaves the image. Images are
 RGB uint8 (H, W, 3); none is changed in place.
 """
 
@@ -9,16 +9,18 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .detections import Detections
 from .errors import ConfigError, ImageError
 from .files import write_whole
 from .images import Source, load
+
+if TYPE_CHECKING:
+    from .detections import Detections
 
 __all__ = ["color_of", "crop", "draw", "draw_boxes", "file_format", "letters", "plot", "write_image"]
 
@@ -30,11 +32,11 @@ FORMATS = {
 }  # fmt: skip
 
 LINE, TEXT = 1 / 250, 1 / 38
-"""Width of a line and height of letters, in parts of the side of a square of the picture's area."""
+"""Width of a line and height of letters, in parts of the side of a square of the image's area."""
 
 
-def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
-    """A copy of the picture that `found` was found in, with its boxes, names and scores; the best are on top."""
+def draw(image: NDArray[np.uint8], found: "Detections") -> NDArray[np.uint8]:
+    """A copy of the image that `found` was found in, with its boxes, names and scores; the best are on top."""
     _check_size(image, found)
     colors = [color_of(label) for label in found.labels.tolist()]
     return draw_boxes(image, found.boxes, [f"{one.name} {one.score:.2f}" for one in found], colors)
@@ -47,7 +49,7 @@ def draw_boxes(
     colors: Sequence[Color],
     dashed: Sequence[bool] | None = None,
 ) -> NDArray[np.uint8]:
-    """A copy of the picture with boxes (N, 4), a label and a colour each; the first are on top."""
+    """A copy of the image with boxes (N, 4), a label and a color each; the first are on top."""
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
@@ -74,9 +76,9 @@ def draw_boxes(
 
 
 def plot(
-    found: Detections, out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
+    found: "Detections", out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
 ) -> NDArray[np.uint8]:
-    """`draw` on any kind of picture, else on the one at `found.source`; written to `out` in its suffix's format."""
+    """`draw` on any kind of image, else on the one at `found.source`; written to `out` in its suffix's format."""
     if out is not None:
         file_format(out)
     drawn = draw(_open(found, image, color), found)
@@ -86,7 +88,7 @@ def plot(
 
 
 def file_format(path: str | Path) -> str:
-    """The format that a picture's file is written in, by its suffix."""
+    """The format that a image's file is written in, by its suffix."""
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise ConfigError(f"{path}: want a file called *{', *'.join(FORMATS)}")
@@ -94,7 +96,7 @@ def file_format(path: str | Path) -> str:
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture in its suffix's format."""
+    """Write a image in its suffix's format."""
     kind = file_format(path)
     file = io.BytesIO()
     try:
@@ -109,15 +111,15 @@ def letters(height: float) -> ImageFont.FreeTypeFont:
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(height))))
 
 
-def crop(found: Detections, image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
-    """The part of the picture under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
+def crop(found: "Detections", image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
+    """The part of the image under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
     pixels = _open(found, image, color)
     _check_size(pixels, found)
     return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in _to_spans(found.boxes, found.size)]
 
 
 def color_of(label: int) -> Color:
-    """The colour of a class: hues go round by the golden angle, so that those of neighbours differ most."""
+    """The color of a class: hues go round by the golden angle, so that those of neighbors differ most."""
     hue = (0.6 + label * (math.sqrt(5) - 1) / 2) % 1
     lightness = (0.52, 0.72, 0.36)[label % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
@@ -138,7 +140,7 @@ def _pad(font: ImageFont.FreeTypeFont) -> int:
 def _place(
     text: str, box: Span, font: ImageFont.FreeTypeFont, size: tuple[int, int], taken: list[Span]
 ) -> tuple[str, Span]:
-    """The label's text, without its score where it would cross half the picture, and where it stands inside it.
+    """The label's text, without its score where it would cross half the image, and where it stands inside it.
 
     Above the box, else inside it at the top, else below: the first that hides no better object's label.
     """
@@ -160,7 +162,7 @@ def _meet(one: Span, other: Span) -> bool:
 
 
 def _to_spans(boxes: NDArray[np.floating], size: tuple[int, int]) -> list[Span]:
-    """The boxes to whole pixels outwards, clipped to the picture of (height, width), at least 1 x 1 px."""
+    """The boxes to whole pixels outwards, clipped to the image of (height, width), at least 1 x 1 px."""
     limits = np.array(size[::-1])
     low = np.clip(np.floor(boxes[:, :2]), 0, limits - 1).astype(int)
     high = np.clip(np.ceil(boxes[:, 2:]), low + 1, limits).astype(int)
@@ -179,12 +181,12 @@ def _dash(pen: ImageDraw.ImageDraw, span: Span, color: Color, width: int) -> Non
             pen.rectangle((x, y, x + width - 1, min(y + dash, bottom) - 1), fill=color)
 
 
-def _open(found: Detections, image: Source | None, color: str) -> NDArray[np.uint8]:
+def _open(found: "Detections", image: Source | None, color: str) -> NDArray[np.uint8]:
     if image is None and found.source is None:
-        raise ImageError("no picture to draw on: results hold none and this one came from no file: pass image=")
+        raise ImageError("no image to draw on: results hold none and this one came from no file: pass image=")
     return load(found.source if image is None else image, color=color)  # type: ignore[arg-type]
 
 
-def _check_size(image: NDArray[np.uint8], found: Detections) -> None:
+def _check_size(image: NDArray[np.uint8], found: "Detections") -> None:
     if image.shape != (*found.size, 3):
-        raise ImageError(f"want the picture of {found.size} px that this was found in, got {image.shape}")
+        raise ImageError(f"want the image of {found.size} px that this was found in, got {image.shape}")

@@ -11,7 +11,7 @@ class CenterdetError(Exception):
 
 
 class ImageError(CenterdetError, ValueError):
-    """A picture that is missing, broken, too large, or of an unusable shape or type."""
+    """A image that is missing, broken, too large, or of an unusable shape or type."""
 
 
 class AnnotationError(CenterdetError, ValueError):
@@ -19,7 +19,7 @@ class AnnotationError(CenterdetError, ValueError):
 
 
 class DataError(CenterdetError, ValueError):
-    """A data set whose parts do not fit together: splits, names, folders."""
+    """A dataset whose parts do not fit together: splits, names, folders."""
 
 
 class WeightsError(CenterdetError, ValueError):

@@ -1,7 +1,7 @@
-"""One loader for every kind of picture, and the way between a picture and the network's square input.
+"""One loader for every kind of image, and the way between a image and the network's square input.
 
 Law: a path, its bytes, its PIL image and its array give the same pixels to the last bit, so Pillow alone decodes.
-Pictures are RGB uint8 (H, W, 3), upright (EXIF orientation applied); sizes are (height, width); boxes are xyxy px.
+Images are RGB uint8 (H, W, 3), upright (EXIF orientation applied); sizes are (height, width); boxes are xyxy px.
 """
 
 import io
@@ -22,7 +22,7 @@ __all__ = ["MAX_PIXELS", "Geometry", "Source", "load", "read_size"]
 MAX_PIXELS = 100_000_000
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of what is read: pictures only, none of the formats that run other programs (HEIF needs a plug-in)."""
+"""Pillow's names of what is read: images only, none of the formats that run other programs (HEIF needs a plug-in)."""
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -32,17 +32,17 @@ class _Tensor(Protocol):
 
 
 Source: TypeAlias = str | Path | bytes | Image.Image | NDArray[Any] | _Tensor
-"""A path, the bytes of a picture file, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W)."""
+"""A path, the bytes of a image file, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W)."""
 
 
 def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Any picture as RGB uint8 (H, W, 3), upright and contiguous.
+    """Any image as RGB uint8 (H, W, 3), upright and contiguous.
 
     Args:
         source: a path, the bytes of a file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W); arrays
-            and tensors may also be grey (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
+            and tensors may also be gray (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
         color: "bgr" where an array or tensor has blue first, as OpenCV reads them; files know their own order.
-        max_pixels: refuse a larger picture; a file's header is read before its pixels.
+        max_pixels: refuse a larger image; a file's header is read before its pixels.
 
     Transparency is put over white, 16 bits a channel are cut to their high byte, of several frames the first counts.
     Floats are refused, since nothing says whether they end at 1 or 255. Anything unusable is an `ImageError`.
@@ -53,7 +53,7 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
         with _open_file(source) as file:
             return _load_file(file, str(source), max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _load_file(io.BytesIO(source), "picture from bytes", max_pixels)
+        return _load_file(io.BytesIO(source), "image from bytes", max_pixels)
     if isinstance(source, Image.Image):
         _check_size(source.height, source.width, "PIL image", max_pixels)
         return _decode(source, "PIL image")
@@ -61,13 +61,13 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
         return _from_array(source, "array", "(H, W, 3)", color, max_pixels)
     if hasattr(source, "permute"):
         return _from_tensor(source, color, max_pixels)
-    hint = ": want one picture, use predict_batch for several" if isinstance(source, list | tuple) else ""
+    hint = ": want one image, use predict_batch for several" if isinstance(source, list | tuple) else ""
     hint = ": pass its read()" if hasattr(source, "read") else hint
     raise ImageError(f"want a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}{hint}")
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a picture file as `load` returns it, from its header."""
+    """(height, width) of a image file as `load` returns it, from its header."""
     with _open_file(path) as file:
         image = _open_header(file, str(path))
         width, height = image.size
@@ -84,7 +84,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The way between a (height, width) picture and the square input of `size` px that all of it is resized to."""
+    """The way between a (height, width) image and the square input of `size` px that all of it is resized to."""
 
     height: int
     width: int
@@ -95,20 +95,20 @@ class Geometry:
             raise ConfigError(f"want height, width and size of at least 1 px, got {self}")
 
     def forward_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) as input (size, size, 3): averaged along a side that shrinks, else interpolated."""
+        """The image (H, W, 3) as input (size, size, 3): averaged along a side that shrinks, else interpolated."""
         if image.shape[:2] != (self.height, self.width):
-            raise ImageError(f"want a picture of {(self.height, self.width)}, got {image.shape[:2]}")
+            raise ImageError(f"want a image of {(self.height, self.width)}, got {image.shape[:2]}")
         shrunk = cv2.resize(
             image, (min(self.width, self.size), min(self.height, self.size)), interpolation=cv2.INTER_AREA
         )
         return cv2.resize(shrunk, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
     def forward(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Boxes of the picture in pixels of the input, (N, 4) -> (N, 4) of the same dtype."""
+        """Boxes of the image in pixels of the input, (N, 4) -> (N, 4) of the same dtype."""
         return self._scale(boxes, self.size / self.width, self.size / self.height)
 
     def inverse(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Boxes of the input in pixels of the picture, (N, 4) -> (N, 4) of the same dtype."""
+        """Boxes of the input in pixels of the image, (N, 4) -> (N, 4) of the same dtype."""
         return self._scale(boxes, self.width / self.size, self.height / self.size)
 
     @staticmethod
@@ -122,9 +122,9 @@ def _open_file(path: str | Path) -> BinaryIO:
         return open(path, "rb")
     except FileNotFoundError:
         hint = ": stream() reads URLs with allow_urls=True" if str(path).startswith(("http:", "https:")) else ""
-        raise ImageError(f"{path}: no such picture{hint}") from None
+        raise ImageError(f"{path}: no such image{hint}") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: want a picture, this is a folder: stream() reads folders") from None
+        raise ImageError(f"{path}: want a image, this is a folder: stream() reads folders") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
@@ -136,7 +136,7 @@ def _load_file(file: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]
 
 
 def _open_header(file: BinaryIO, where: str) -> Image.Image:
-    """A file's picture before decoding: Pillow's `open`, without its warning about sizes that `max_pixels` settles."""
+    """A file's image before decoding: Pillow's `open`, without its warning about sizes that `max_pixels` settles."""
     start = file.read(16)
     Image.preinit()
     for name in FORMATS if start else ():
@@ -149,8 +149,8 @@ def _open_header(file: BinaryIO, where: str) -> Image.Image:
         try:
             return factory(file, "")
         except Exception as error:
-            raise ImageError(f"{where}: broken {name} picture: {error}") from error
-    what = f"want a picture ({', '.join(FORMATS)}), its content is something else" if start else "the file is empty"
+            raise ImageError(f"{where}: broken {name} image: {error}") from error
+    what = f"want a image ({', '.join(FORMATS)}), its content is something else" if start else "the file is empty"
     raise ImageError(f"{where}: {what}")
 
 
@@ -168,7 +168,7 @@ def _decode(image: Image.Image, where: str) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything on broken files
-        raise ImageError(f"{where}: broken or truncated picture: {error}") from error
+        raise ImageError(f"{where}: broken or truncated image: {error}") from error
     return np.ascontiguousarray(_turn(pixels, _orientation(image)))
 
 
@@ -224,13 +224,13 @@ def _from_array(
 ) -> NDArray[np.uint8]:
     """An array with channels last; `want` and `shape` are the caller's order, for messages."""
     shape = shape or array.shape
-    grey = array.ndim == 2
+    gray = array.ndim == 2
     hints = []
     if array.ndim == 4:
-        hints.append("give one picture at a time")
-    elif not grey and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
+        hints.append("give one image at a time")
+    elif not gray and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
         hints.append("transpose" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else "give it 3 channels")
-    elif where == "tensor" and not grey and shape == array.shape:
+    elif where == "tensor" and not gray and shape == array.shape:
         hints.append("permute(2, 0, 1)")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         hints.append("replace NaN and infinity")
@@ -239,7 +239,7 @@ def _from_array(
     if hints:
         raise ImageError(f"{where}: want uint8 {want}, got {array.dtype} {shape}: {' and '.join(hints)}")
     _check_size(array.shape[0], array.shape[1], where, max_pixels)
-    if grey or array.shape[2] == 1:
+    if gray or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if color == "bgr":
         array = array[..., [2, 1, 0, 3][: array.shape[2]]]

@@ -1,8 +1,8 @@
-"""Large pictures in overlapping square tiles, so that small objects reach the network larger.
+"""Large images in overlapping square tiles, so that small objects reach the network larger.
 
 Law: an object whose sides are at most the tiles' overlap, less twice MARGIN, is seen uncut by at least one tile. So
 what reaches an inner border of its tile is dropped, since another tile shows it whole or, where it is larger, the view
-of the whole picture does; and what a tile finds inside an object larger than a tile is a part of that. Windows are
+of the whole image does; and what a tile finds inside an object larger than a tile is a part of that. Windows are
 (left, top, right, bottom) in whole pixels, half-open; sizes (height, width).
 """
 
@@ -37,9 +37,9 @@ def check_tiling(tile: int | None, overlap: float) -> None:
 
 
 def cut(size: tuple[int, int], tile: int | None, overlap: float) -> list[Window]:
-    """The whole picture's window, then the tiles': as few as cover it and share `overlap` of their sides or more.
+    """The whole image's window, then the tiles': as few as cover it and share `overlap` of their sides or more.
 
-    A side that is shorter than a tile is taken whole; a picture that one tile covers has no tiles.
+    A side that is shorter than a tile is taken whole; a image that one tile covers has no tiles.
     """
     height, width = size
     whole = [(0, 0, width, height)]
@@ -50,7 +50,7 @@ def cut(size: tuple[int, int], tile: int | None, overlap: float) -> list[Window]
 
 
 def is_cut(boxes: NDArray[np.float32], window: Window, whole: Window) -> NDArray[np.bool_]:
-    """Which boxes (N, 4), in a window's pixels, reach a border of it that is none of the whole picture's, (N,)."""
+    """Which boxes (N, 4), in a window's pixels, reach a border of it that is none of the whole image's, (N,)."""
     left, top, right, bottom = window
     away = np.abs(boxes - np.array([0, 0, right - left, bottom - top], np.float32))
     near = away < MARGIN * max(right - left, bottom - top)
@@ -58,7 +58,7 @@ def is_cut(boxes: NDArray[np.float32], window: Window, whole: Window) -> NDArray
 
 
 def merge(parts: Sequence[Detections], windows: Sequence[Window], nms_iou: float) -> Detections:
-    """What the windows of a picture show (the first is all of it) in its pixels: nothing cut, of doubles the best."""
+    """What the windows of a image show (the first is all of it) in its pixels: nothing cut, of doubles the best."""
     if len(parts) == 1:
         return parts[0]
     left, top, right, bottom = windows[1]
@@ -78,6 +78,6 @@ def merge(parts: Sequence[Detections], windows: Sequence[Window], nms_iou: float
 
 
 def _starts(side: int, tile: int, overlap: float) -> list[int]:
-    """Where the tiles of a side of the picture begin, evenly."""
+    """Where the tiles of a side of the image begin, evenly."""
     count = math.ceil(max(0, side - tile) / max(1, math.floor(tile * (1 - overlap)))) + 1
     return [round(number * max(0, side - tile) / max(1, count - 1)) for number in range(count)]

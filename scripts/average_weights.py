@@ -12,8 +12,8 @@ import torch
 import typer
 
 from centerdet import Detector
-from centerdet.checkpoint import read_tensors
 from centerdet.errors import ConfigError
+from centerdet.runtimes.weights import read_tensors
 
 PLACES = ("data", "out", "start")  # of the machine that trained: no matter of others
 

@@ -1,7 +1,7 @@
 """Speed and memory on this machine: python scripts/benchmark.py VOCdevkit [--threads 2]
 
-Training ms per picture (batch 16, 320 px, data included), beside the same step with other levers; predict ms for one
-picture; evaluation seconds for 4952 pictures x 100 detections x 20 classes; peak memory of each, in its own process.
+Training ms per image (batch 16, 320 px, data included), beside the same step with other levers; predict ms for one
+image; evaluation seconds for 4952 images x 100 detections x 20 classes; peak memory of each, in its own process.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ import typer
 
 
 def training(data: str, threads: int, steps: int, **options: Any) -> str:
-    """Median ms per picture over the steps after the first three."""
+    """Median ms per image over the steps after the first three."""
     from centerdet import TrainConfig, train
 
     times: list[float] = []
@@ -26,11 +26,11 @@ def training(data: str, threads: int, steps: int, **options: Any) -> str:
         config = TrainConfig(data=data, out=out, save=10**6, backbone_weights="none", **{**base, **options})
         train(config, progress=lambda _: times.append(time.perf_counter()))
     gaps = [after - before for before, after in pairwise(times[3:-1])]
-    return f"{1000 * statistics.median(gaps) / config.batch:.1f} ms a picture"
+    return f"{1000 * statistics.median(gaps) / config.batch:.1f} ms a image"
 
 
 def prediction(data: str, threads: int, steps: int) -> str:
-    """Median ms of `predict` of one picture file, 320 px, weights loaded; and how memory grew meanwhile."""
+    """Median ms of `predict` of one image file, 320 px, weights loaded; and how memory grew meanwhile."""
     import torch
 
     from centerdet import Detector
@@ -46,7 +46,7 @@ def prediction(data: str, threads: int, steps: int) -> str:
         times.append(time.perf_counter() - start)
         if number == 50:
             before = peak()
-    return f"{1000 * statistics.median(times):.1f} ms; {steps} pictures grew the process by {peak() - before:.0f} MB"
+    return f"{1000 * statistics.median(times):.1f} ms; {steps} images grew the process by {peak() - before:.0f} MB"
 
 
 def evaluation(data: str, threads: int, steps: int) -> str:

@@ -23,7 +23,7 @@ PEERS = {"ultrafast_pycocotools": "COCOeval", "hotcoco": "COCOeval", "faster_coc
 
 
 def make(images: int, classes: int, truths: int, detections: int, seed: int = 0) -> dict[str, Any]:
-    """Pictures of 640 x 480, skewed classes, a fifth of the objects beside another; half of the detections near one."""
+    """Images of 640 x 480, skewed classes, a fifth of the objects beside another; half of the detections near one."""
     rng = np.random.default_rng(seed)
     gt_images = np.sort(rng.integers(0, images, truths))
     gt_labels = (classes * rng.random(truths) ** 2).astype(int)

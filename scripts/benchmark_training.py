@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 from torch.optim.swa_utils import AveragedModel
 
 from centerdet.codec import encode
-from centerdet.data.augment import Augment
 from centerdet.data.formats import read_dataset
-from centerdet.data.loader import Batch, TrainingPictures, picture_weights, training_loader
-from centerdet.losses import detection_loss
 from centerdet.models import Network
 from centerdet.models.depthwise import Depthwise
+from centerdet.training.augment import Augment
+from centerdet.training.loader import Batch, TrainingImages, image_weights, training_loader
+from centerdet.training.losses import detection_loss
 
 BATCH, SIZE = 16, 320
 
@@ -83,9 +83,9 @@ def steps_of(changes: tuple[Callable[[Network], None], ...], batches: Iterator[B
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
     while True:
         start = time.perf_counter()
-        pictures, *objects = next(batches)
+        images, *objects = next(batches)
         targets = encode(*objects, batch=BATCH, num_classes=20, grid=SIZE // 8, stride=8)
-        outputs = network(pictures)
+        outputs = network(images)
         heatmap, box = detection_loss(outputs.heatmap, outputs.distances, targets, 8)
         optimizer.zero_grad()
         (heatmap + box).backward()  # type: ignore[no-untyped-call]
@@ -101,7 +101,7 @@ def main(data: Annotated[str, typer.Argument(help="VOCdevkit")], threads: int = 
     torch.set_flush_denormal(True)
     dataset = read_dataset(data, ("2012:extra",))
     loader: Any = training_loader(
-        TrainingPictures(dataset, Augment(), SIZE * 5 // 4), picture_weights(dataset, 0.5), batch=BATCH, seed=0,
+        TrainingImages(dataset, Augment(), SIZE * 5 // 4), image_weights(dataset, 0.5), batch=BATCH, seed=0,
         first=0, last=10**6, size_at=lambda _: SIZE, mosaic_at=lambda _: 0.0, workers=0, pin=False,
     )  # fmt: skip
     batches = iter(loader)
@@ -112,7 +112,7 @@ def main(data: Annotated[str, typer.Argument(help="VOCdevkit")], threads: int = 
     medians = {name: 1000 * statistics.median(seconds[3:]) / BATCH for name, seconds in times.items()}
     print(f"{threads} threads, {rounds - 3} steps each")
     for name, median in medians.items():
-        print(f"{name:<38} {median:5.1f} ms a picture, {median / medians['the recipe']:.2f} x")
+        print(f"{name:<38} {median:5.1f} ms a image, {median / medians['the recipe']:.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole loop in a few minutes: `make run`, or python scripts/demo.py
 
-Finds objects in photographs with the shipped weights; then draws a data set of shapes, trains a detector on it,
+Finds objects in photographs with the shipped weights; then draws a dataset of shapes, trains a detector on it,
 evaluates it and finds shapes. Everything goes to runs/demo/, which is made anew. Exit code 1 if it learnt too little.
 """
 
@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
     data=str(OUT / "shapes"),
     out=str(OUT / "training"),
     val=(),  # evaluated once, below
-    start="voc",  # few pictures: begin from the shipped detector
+    start="voc",  # few images: begin from the shipped detector
     epochs=5,
     batch=8,
     sizes=(192, 256, 256),
@@ -46,17 +46,17 @@ def main() -> None:
         objects = ", ".join(f"{thing.name} {thing.score:.2f}" for thing in one)
         console.print(f"{Path(str(one.source)).name}: {objects or 'nothing'}")
 
-    console.rule("A data set of drawn shapes")
+    console.rule("A dataset of drawn shapes")
     with console.status("drawing"):
         write_shapes(CONFIG.data, train=640, val=100)
     val = read_voc(CONFIG.data, ["val"])
-    console.print(f"640 pictures to train on and {len(val)} to evaluate on, of {', '.join(val.names)}")
+    console.print(f"640 images to train on and {len(val)} to evaluate on, of {', '.join(val.names)}")
 
     console.rule("Training on it, from the shipped weights")
     follow(CONFIG)
     detector = Detector.load(Path(CONFIG.out, "final.safetensors"))
 
-    console.rule(f"Evaluation on the {len(val)} pictures")
+    console.rule(f"Evaluation on the {len(val)} images")
     with bar("evaluate", len(val)) as (progress, task):
         result = evaluate(detector, val, progress=lambda done: progress.update(task, completed=done))
     console.print(str(result), soft_wrap=True)
@@ -66,9 +66,9 @@ def main() -> None:
     console.print(f"{OUT}/")
     for name, what in {
         "photographs.jpg": "objects found in photographs, each also in photographs/",
-        "shapes/": "the generated data set, in VOC layout",
+        "shapes/": "the generated dataset, in VOC layout",
         "training/": "log.csv and the trained detector, final.safetensors",
-        "shapes_found.jpg": "shapes found in pictures it was not trained on, each also in shapes_found/",
+        "shapes_found.jpg": "shapes found in images it was not trained on, each also in shapes_found/",
     }.items():
         console.print(f"  {name:18}{what}", soft_wrap=True)
     mean = result.voc.mean_ap
@@ -87,7 +87,7 @@ def find_photographs() -> list[Path]:
 
 
 def predict(detector: Detector, paths: Sequence[Path], name: str) -> list[Detections]:
-    """Write each picture with what was found in it to the folder `name`, and all of them to `name`.jpg."""
+    """Write each image with what was found in it to the folder `name`, and all of them to `name`.jpg."""
     (OUT / name).mkdir(parents=True)
     found = detector.predict_batch(paths)
     drawn = [one.plot(OUT / name / f"{path.stem}.jpg") for one, path in zip(found, paths, strict=True)]
@@ -97,7 +97,7 @@ def predict(detector: Detector, paths: Sequence[Path], name: str) -> list[Detect
 
 
 def _in_a_row(images: Sequence[NDArray[np.uint8]], height: int = 300, width: int = 1600) -> NDArray[np.uint8]:
-    """Pictures side by side at one height, the row then scaled to a width."""
+    """Images side by side at one height, the row then scaled to a width."""
     scaled = [Image.fromarray(one).resize((round(height * one.shape[1] / one.shape[0]), height)) for one in images]
     row = Image.fromarray(np.concatenate([np.asarray(one) for one in scaled], 1))
     return np.asarray(row.resize((width, round(height * width / row.width))))

@@ -1,7 +1,7 @@
 """Evaluate weights on VOC splits for a model card: python scripts/evaluate_voc.py voc --data VOCdevkit
 
-Prints a Markdown table of AP per class in both protocols with 95 % bootstrap intervals over pictures, and AP by size.
-`--log` draws the losses of training logs as a picture.
+Prints a Markdown table of AP per class in both protocols with 95 % bootstrap intervals over images, and AP by size.
+`--log` draws the losses of training logs as a image.
 """
 
 import csv
@@ -20,14 +20,14 @@ def main(
     data: Annotated[Path, typer.Option(help="VOCdevkit folder")],
     split: Annotated[list[str], typer.Option(help="split; again for more")] = ["2007:val"],  # noqa: B006
     log: Annotated[list[Path] | None, typer.Option(help="log.csv of the phases, in their order")] = None,
-    curve: Annotated[Path, typer.Option(help="picture to draw the logs into")] = Path("learning_curve.png"),
+    curve: Annotated[Path, typer.Option(help="image to draw the logs into")] = Path("learning_curve.png"),
 ) -> None:
     """Print a model card's table."""
     detector = Detector.load(weights)
     dataset = read_voc(data, split, names=detector.names)
     with bar("evaluate", len(dataset)) as (progress, task):
         result = evaluate(detector, dataset, progress=lambda done: progress.update(task, completed=done))
-    print(f"{', '.join(split)}: {result.protocol}; 95 % intervals of 1000 bootstrap resamples of the pictures\n")
+    print(f"{', '.join(split)}: {result.protocol}; 95 % intervals of 1000 bootstrap resamples of the images\n")
     print("| class | objects | voc-area | voc07-11pt |\n|---|--:|--:|--:|")
     intervals = result.bootstrap()
     columns = [intervals.ap, intervals.ap_11pt], [intervals.mean_ap, intervals.mean_ap_11pt]

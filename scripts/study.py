@@ -1,6 +1,6 @@
-"""Study of the recipe on held-out pictures of VOC2007 train: python scripts/study.py VOCdevkit --row "no mosaic"
+"""Study of the recipe on held-out images of VOC2007 train: python scripts/study.py VOCdevkit --row "no mosaic"
 
-Every row changes one thing of the same short run. Every fifth picture of `2007:train` is held out and never trained
+Every row changes one thing of the same short run. Every fifth image of `2007:train` is held out and never trained
 on; `val` is not looked at. A row that is done is not run again, so the study goes on where it was stopped.
 """
 
@@ -16,7 +16,7 @@ from study_rows import ROWS
 from centerdet import Detector, TrainConfig, evaluate, train
 from centerdet.cli.show import console
 from centerdet.data.formats import read_dataset
-from centerdet.data.sample import DataSet
+from centerdet.data.sample import Dataset
 from centerdet.files import write_whole
 
 SIZE = 192
@@ -26,7 +26,7 @@ def main(
     data: Annotated[str, typer.Argument(help="VOCdevkit folder")],
     out: Annotated[Path, typer.Option(help="folder of the study")] = Path("runs/study"),
     row: Annotated[str, typer.Option(help="run this row alone")] = "",
-    epochs: Annotated[int, typer.Option(help="of 2000 pictures")] = 4,
+    epochs: Annotated[int, typer.Option(help="of 2000 images")] = 4,
     start: Annotated[str, typer.Option(help="weights to go on from, such as another row's final.safetensors")] = "",
     seed: int = 0,
     threads: int = 1,
@@ -52,10 +52,10 @@ def main(
     detector = train(config)
     held = read_dataset(str(kit), ("2007:held",), names=detector.names)
     fit = read_dataset(str(kit), ("2007:fit",), names=detector.names)
-    seen = DataSet(fit.samples[: len(held)], fit.names)
+    seen = Dataset(fit.samples[: len(held)], fit.names)
     scores = {
         "voc-area": evaluate(detector, held).voc.mean_ap,
-        "on seen pictures": evaluate(detector, seen).voc.mean_ap,
+        "on seen images": evaluate(detector, seen).voc.mean_ap,
     }
     if start:
         both = average([start, place / "final.safetensors"])

@@ -8,17 +8,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from centerdet import codec, images, losses, models, training
+from centerdet import codec, images, models
 from centerdet.boxes import iou_matrix
-from centerdet.data.augment import FILL, Augment, Example
 from centerdet.models.depthwise import Depthwise
 from centerdet.models.neck import separable
 from centerdet.models.network import Network, Outputs
+from centerdet.training import loop as training
+from centerdet.training import losses
+from centerdet.training.augment import FILL, Augment, Example
 
 
 class Flipped(Network):
-    def forward(self, pictures: Tensor) -> Outputs:  # the mean of what is said of pictures and of their mirror images
-        plain, mirror = super().forward(pictures), super().forward(pictures.flip(3))
+    def forward(self, images: Tensor) -> Outputs:  # the mean of what is said of images and of their mirror images
+        plain, mirror = super().forward(images), super().forward(images.flip(3))
         heatmap = torch.logit((plain.heatmap.sigmoid() + mirror.heatmap.flip(3).sigmoid()) / 2)
         return Outputs(heatmap, (plain.distances + mirror.distances.flip(3)[:, [2, 1, 0, 3]]) / 2)
 
@@ -34,20 +36,20 @@ def widen() -> None:
 
 
 def letterbox() -> None:
-    """Every picture grows to a square to the right and below, so that resizing keeps its proportions."""
+    """Every image grows to a square to the right and below, so that resizing keeps its proportions."""
     load = images.load
 
     def load_square(*source: Any, **options: Any) -> NDArray[np.uint8]:
-        picture = load(*source, **options)
-        missing = max(picture.shape[:2]) - np.array(picture.shape[:2])
-        return np.pad(picture, [(0, missing[0]), (0, missing[1]), (0, 0)], constant_values=FILL)
+        image = load(*source, **options)
+        missing = max(image.shape[:2]) - np.array(image.shape[:2])
+        return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], constant_values=FILL)
 
     images.load = load_square
 
 
 class Pasting(Augment):
     def __call__(self, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Example:
-        """Instead of a mosaic: the first picture with an object of each other one, box and all, at a free place."""
+        """Instead of a mosaic: the first image with an object of each other one, box and all, at a free place."""
         whole, *others = examples
         image, rows = whole.image.copy(), [whole]
         for other in others:
@@ -70,7 +72,7 @@ class Pasting(Augment):
 
 class Mixing(Augment):
     def __call__(self, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Example:
-        """Instead of a mosaic: the mean, weighted about alike, of two pictures with the objects of both (mixup)."""
+        """Instead of a mosaic: the mean, weighted about alike, of two images with the objects of both (mixup)."""
         one, *others = (super(Mixing, self).__call__([example], size, rng) for example in examples[:2])
         for other in others:
             share = rng.beta(8, 8)
@@ -84,7 +86,7 @@ def l1_loss(heatmap: Tensor, distances: Tensor, targets: codec.Targets, stride: 
     """CenterNet's box loss, weights 1 and 0.1, with offset and size taken from the four distances."""
     image, row, column = (targets.heatmap == 1).any(1).nonzero(as_tuple=True)
     grid = heatmap.shape[-1]
-    x, y = (codec.cell_centres(grid, stride)[i] for i in (column, row))
+    x, y = (codec.cell_centers(grid, stride)[i] for i in (column, row))
     left, top, right, bottom = distances[image, :, row, column].unbind(1)
     x1, y1, x2, y2 = targets.boxes[image, row, column].unbind(1)
     error = torch.stack([x - left - x1, y - top - y1, x + right - x2, y + bottom - y2]).view(2, 2, -1)  # px

@@ -4,7 +4,7 @@ from typing import Any
 
 ROWS: dict[str, dict[str, Any]] = {
     "the recipe": {},
-    "box loss: L1 on offset and size at the centre cell": {"patch": "l1"},
+    "box loss: L1 on offset and size at the center cell": {"patch": "l1"},
     "freeze 2": {"freeze": 2},
     "freeze 4": {"freeze": 4},
     "both rates x 2": {"lr": 5e-3, "backbone_lr": 2e-3},
@@ -16,7 +16,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no class balance": {"balance": 0.0},
     "zoom 0.7 to 1.4": {"zoom": (0.7, 1.4)},
     "zoom 0.35 to 2.5": {"zoom": (0.35, 2.5)},
-    "no colour": {"colour": 0.0},
+    "no color": {"color": 0.0},
     "Gaussian over 0.3 of a side": {"patch": "narrow"},
     "Gaussian over 0.8 of a side": {"patch": "wide"},
     "freeze 0": {"freeze": 0},
@@ -27,5 +27,5 @@ ROWS: dict[str, dict[str, Any]] = {
     "5 x 5 depthwise in neck and heads": {"patch": "five"},
     "letterbox": {"patch": "letterbox"},
     "copy-paste instead of mosaics": {"patch": "paste"},
-    "half of the inputs mixed of two pictures instead of mosaics": {"patch": "mix", "mosaic": 0.5},
+    "half of the inputs mixed of two images instead of mosaics": {"patch": "mix", "mosaic": 0.5},
 }

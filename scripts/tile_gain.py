@@ -1,8 +1,8 @@
-"""What tiles gain and cost, with collages and with plain pictures: python scripts/tile_gain.py VOCdevkit
+"""What tiles gain and cost, with collages and with plain images: python scripts/tile_gain.py VOCdevkit
 
-A collage is a square of VOC2007 val pictures of 375 x 500 px side by side, so that each object is a half or a third as
+A collage is a square of VOC2007 val images of 375 x 500 px side by side, so that each object is a half or a third as
 large in the network's input as it is alone; looked at without tiles, with tiles, and, as what could be had at best,
-picture by picture. Plain val pictures show the other end: objects that need no tiles.
+image by image. Plain val images show the other end: objects that need no tiles.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from PIL import Image
 
 from centerdet import Detector, evaluate
 from centerdet.cli.show import bar
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.voc import read_voc
 from centerdet.images import load
 
@@ -34,8 +34,8 @@ def main(
     detector = Detector.load(weights, device="cpu", threads=threads)
     val = read_voc(data, ["2007:val"], names=detector.names)
     chosen = np.random.default_rng(0).permutation(len(val))[:plain]
-    print(f"overlap {overlap:g}\n\n| pictures | tile | voc-area | time |\n|---|---|--:|--:|")
-    _compare(detector, f"{plain} of val", DataSet([val.samples[i] for i in chosen], val.names), [300], overlap)
+    print(f"overlap {overlap:g}\n\n| images | tile | voc-area | time |\n|---|---|--:|--:|")
+    _compare(detector, f"{plain} of val", Dataset([val.samples[i] for i in chosen], val.names), [300], overlap)
     with tempfile.TemporaryDirectory() as folder:
         for count in (2, 3):
             parts = _draw_parts(val, count * count * collages)
@@ -44,20 +44,20 @@ def main(
                 for start in range(0, len(parts), count**2)
             ]
             name = f"{collages} collages of {count} x {count}"
-            _compare(detector, name, DataSet(made, val.names), [500, 375], overlap)
-            single = DataSet(list(dict.fromkeys(parts)), val.names)
-            _compare(detector, f"the pictures in them, {len(single)}", single, [], overlap)
+            _compare(detector, name, Dataset(made, val.names), [500, 375], overlap)
+            single = Dataset(list(dict.fromkeys(parts)), val.names)
+            _compare(detector, f"the images in them, {len(single)}", single, [], overlap)
 
 
-def _draw_parts(val: DataSet, count: int) -> list[Sample]:
-    """Pictures of the usual size in random order, from the start again where they run out."""
+def _draw_parts(val: Dataset, count: int) -> list[Sample]:
+    """Images of the usual size in random order, from the start again where they run out."""
     usual = [sample for sample in val.samples if sample.size == SIZE]
     order = np.random.default_rng(0).permutation(len(usual))
     return [usual[order[number % len(usual)]] for number in range(count)]
 
 
 def _join(parts: list[Sample], count: int, path: Path) -> Sample:
-    """One picture of count x count, and all their objects."""
+    """One image of count x count, and all their objects."""
     rows = [np.concatenate([load(one.path) for one in parts[row::count]], 1) for row in range(count)]
     Image.fromarray(np.concatenate(rows)).save(path, compress_level=1)
     shifts = [np.array([number // count * SIZE[1], number % count * SIZE[0]] * 2) for number in range(len(parts))]
@@ -69,7 +69,7 @@ def _join(parts: list[Sample], count: int, path: Path) -> Sample:
     )
 
 
-def _compare(detector: Detector, name: str, dataset: DataSet, tiles: list[int], overlap: float) -> None:
+def _compare(detector: Detector, name: str, dataset: Dataset, tiles: list[int], overlap: float) -> None:
     """A line without tiles, then one for each side of a tile."""
     usual = 0.0
     for tile in (None, *tiles):
@@ -80,7 +80,7 @@ def _compare(detector: Detector, name: str, dataset: DataSet, tiles: list[int], 
         print(f"| {name} | {f'{tile} px' if tile else 'none'} | {points:.1f} | {taken / usual:.1f} |", flush=True)
 
 
-def _evaluate(detector: Detector, dataset: DataSet, tile: int | None, overlap: float) -> float:
+def _evaluate(detector: Detector, dataset: Dataset, tile: int | None, overlap: float) -> float:
     with bar(f"tile {tile}", len(dataset)) as (progress, task):
         result = evaluate(
             detector, dataset, tile=tile, overlap=overlap, progress=lambda done: progress.update(task, completed=done)

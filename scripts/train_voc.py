@@ -1,9 +1,9 @@
 """Train the shipped VOC detector, one phase at a time: python scripts/train_voc.py 1 --data ../shared/VOCdevkit
 
-Phases 2 and 3 begin from the weights of the phase before. Another core can do them meanwhile, drawing other pictures:
+Phases 2 and 3 begin from the weights of the phase before. Another core can do them meanwhile, drawing other images:
     python scripts/train_voc.py 2 --data ... --seed 1 --out runs/voc-1 --start runs/voc/phase1/final.safetensors
 The mean of what phases 2 and 3 made is the detector (average_weights.py). `--resume` goes on after a stop; the same
-commands serve a GPU. Nothing is tuned to the number of pictures: phases are counted in epochs.
+commands serve a GPU. Nothing is tuned to the number of images: phases are counted in epochs.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def main(
     start: Annotated[str, typer.Option(help="weights to begin from; by default those of the phase before")] = "",
     seed: int = 0,
     threads: Annotated[int, typer.Option(help="of torch")] = 2,
-    workers: Annotated[int, typer.Option(help="processes that prepare pictures; a GPU waits for a single one")] = 0,
+    workers: Annotated[int, typer.Option(help="processes that prepare images; a GPU waits for a single one")] = 0,
     resume: bool = False,
 ) -> None:
     """Train one phase."""
@@ -36,7 +36,7 @@ def main(
         out=str(out / f"phase{phase}"),
         train=tuple(train),
         val=(),
-        seed=10 * seed + phase - 1,  # so that no phase draws the pictures of another again
+        seed=10 * seed + phase - 1,  # so that no phase draws the images of another again
         threads=threads,
         workers=workers,
         start=start or before,

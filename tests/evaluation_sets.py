@@ -1,20 +1,20 @@
-"""A small data set of made-up objects, and detections on it, for the tests of what stands around the metrics."""
+"""A small dataset of made-up objects, and detections on it, for the tests of what stands around the metrics."""
 
 from pathlib import Path
 
 import numpy as np
 
-from centerdet.data.results import Results
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
+from centerdet.evaluation.files import Results
 
 NAMES = ("cat", "big_cat", "dog")  # one name ends as another does
 
 
-def make_set(folder: Path, seed: int = 0, *, pictures: int = 12, stem: str = "{:06d}") -> tuple[DataSet, Results]:
+def make_set(folder: Path, seed: int = 0, *, images: int = 12, stem: str = "{:06d}") -> tuple[Dataset, Results]:
     """Objects with whole corners, some difficult, some crowds; detections near them and anywhere, float32 numbers."""
     draw = np.random.default_rng(seed)
     samples, boxes, labels, images = [], [], [], []
-    for number in range(pictures):
+    for number in range(images):
         path = folder / f"{stem.format(3 * number + 5)}.jpg"
         path.touch()
         count = int(draw.integers(0, 6))
@@ -34,4 +34,4 @@ def make_set(folder: Path, seed: int = 0, *, pictures: int = 12, stem: str = "{:
         images.append(number)
     scores = np.round(draw.random(len(boxes)), 2).astype(np.float32)  # with ties
     found = Results(np.array(boxes, np.float32).astype(float), scores.astype(float), np.array(labels), np.array(images))
-    return DataSet(samples, NAMES), found
+    return Dataset(samples, NAMES), found

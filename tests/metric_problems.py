@@ -1,7 +1,7 @@
 """Small problems for the evaluators' tests, and plain rules that several of them need.
 
 Coordinates and scores come from few values, so that ties of IoU and score, an IoU of exactly 0.5, taken objects, empty
-classes and empty pictures are common.
+classes and empty images are common.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ Problem = dict[str, Any]
 
 
 def small_problem(seed: int) -> Problem:
-    """The arguments of `voc_evaluate`, of up to 4 pictures, 3 classes, 10 ground truths and 25 detections."""
+    """The arguments of `voc_evaluate`, of up to 4 images, 3 classes, 10 ground truths and 25 detections."""
     draw = np.random.default_rng(seed)
-    classes, pictures = int(draw.integers(1, 4)), int(draw.integers(1, 5))
+    classes, images = int(draw.integers(1, 4)), int(draw.integers(1, 5))
     truths, detections = int(draw.integers(0, 11)), int(draw.integers(0, 26))
 
     def boxes(count: int) -> np.ndarray:
@@ -25,10 +25,10 @@ def small_problem(seed: int) -> Problem:
     gt_boxes, gt_labels, gt_images = (
         boxes(truths),
         draw.integers(classes, size=truths),
-        draw.integers(pictures, size=truths),
+        draw.integers(images, size=truths),
     )
     det_boxes = boxes(detections)
-    det_labels, det_images = draw.integers(classes, size=detections), draw.integers(pictures, size=detections)
+    det_labels, det_images = draw.integers(classes, size=detections), draw.integers(images, size=detections)
     if truths:  # half of the detections sit on a ground truth, most of them under its name
         near = draw.random(detections) < 0.5
         source = draw.integers(truths, size=detections)
@@ -49,14 +49,14 @@ def small_problem(seed: int) -> Problem:
     }
 
 
-def crowd_of_pictures(seed: int, pictures: int = 60, classes: int = 3) -> Problem:
+def crowd_of_images(seed: int, images: int = 60, classes: int = 3) -> Problem:
     """A larger problem with real-valued boxes and distinct scores that tell true from false a little."""
     draw = np.random.default_rng(seed)
-    truths = 3 * pictures
+    truths = 3 * images
     low = draw.uniform(0, 200, (truths, 2))
     gt_boxes = np.concatenate([low, low + draw.uniform(20, 100, (truths, 2))], axis=1)
-    gt_labels, gt_images = draw.integers(classes, size=truths), draw.integers(pictures, size=truths)
-    source = draw.integers(truths, size=6 * pictures)
+    gt_labels, gt_images = draw.integers(classes, size=truths), draw.integers(images, size=truths)
+    source = draw.integers(truths, size=6 * images)
     shift = draw.exponential(12, (len(source), 1)) * draw.choice([-1, 1], (len(source), 2))
     return {
         "det_boxes": gt_boxes[source] + np.concatenate([shift, shift], axis=1),

@@ -94,18 +94,18 @@ def coco_reference(
     det_boxes: Any, det_scores: Any, det_labels: Any, det_images: Any, gt_boxes: Any, gt_labels: Any, gt_images: Any,
     *, gt_crowd: Any = None, gt_area: Any = None, num_classes: int, limit: int = 100,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """(precision (T, R, C, A), recall (T, C, A)) at a limit of detections a class and picture."""
+    """(precision (T, R, C, A), recall (T, C, A)) at a limit of detections a class and image."""
     boxes, truths = boxes_of(det_boxes), boxes_of(gt_boxes)
     scores = np.asarray(det_scores, np.float64).tolist()
     crowd = [False] * len(truths) if gt_crowd is None else [bool(flag) for flag in gt_crowd]
     area = [(b[2] - b[0]) * (b[3] - b[1]) for b in truths] if gt_area is None else [float(x) for x in gt_area]
-    pictures = sorted({int(i) for i in [*det_images, *gt_images]})
+    images = sorted({int(i) for i in [*det_images, *gt_images]})
     precision, recall = np.full((10, 101, num_classes, 4), -1.0), np.full((10, num_classes, 4), -1.0)
     for c in range(num_classes):
         cells = []
-        for picture in pictures:
-            gts = [g for g in range(len(truths)) if gt_labels[g] == c and gt_images[g] == picture]
-            dets = [d for d in range(len(boxes)) if det_labels[d] == c and det_images[d] == picture]
+        for image in images:
+            gts = [g for g in range(len(truths)) if gt_labels[g] == c and gt_images[g] == image]
+            dets = [d for d in range(len(boxes)) if det_labels[d] == c and det_images[d] == image]
             dets = sorted(dets, key=lambda d: -scores[d])[:limit]
             cells.append((gts, dets, {(d, g): coco_overlap(boxes[d], truths[g], crowd[g]) for d in dets for g in gts}))
         everyone = sorted((d for _, dets, _ in cells for d in dets), key=lambda d: -scores[d])
@@ -194,7 +194,7 @@ def small_boxes(rng: np.random.Generator, count: int, unit: float, kind: int) ->
 
 
 def small_problem(seed: int, flag: str) -> Problem:
-    """A few pictures and classes with ties in score, in IoU, in picture and in row, and what else may go wrong."""
+    """A few images and classes with ties in score, in IoU, in image and in row, and what else may go wrong."""
     rng = np.random.default_rng(seed)
     dets, truths = int(rng.integers(0, 26)), int(rng.integers(0, 13))
     images, classes = int(rng.integers(1, 4)), int(rng.integers(1, 4))
@@ -209,7 +209,7 @@ def small_problem(seed: int, flag: str) -> Problem:
         "gt_boxes": small_boxes(rng, truths, unit, kind), "gt_labels": rng.integers(0, classes, truths),
         "gt_images": rng.integers(0, images, truths), "num_classes": classes, flag: rng.random(truths) < 0.2,
     }  # fmt: skip
-    if rng.random() < 0.1:  # numbers of pictures that no table can hold
+    if rng.random() < 0.1:  # numbers of images that no table can hold
         problem["det_images"], problem["gt_images"] = problem["det_images"] << 39, problem["gt_images"] << 39
     if flag == "gt_crowd" and rng.random() < 0.3:
         sizes = [

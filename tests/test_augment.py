@@ -1,4 +1,4 @@
-"""Augmented pictures and their boxes still agree, nothing that is seen is lost, and a seed says it all."""
+"""Augmented images and their boxes still agree, nothing that is seen is lost, and a seed says it all."""
 
 import os
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from centerdet.data.augment import FILL, REMNANT, SMALLEST, Augment, Example
+from centerdet.training.augment import FILL, REMNANT, SMALLEST, Augment, Example
 
 BACKGROUND = 20
-COLOURS = np.asarray([(255, 20, 20), (20, 255, 20), (20, 20, 255), (255, 255, 20)], np.uint8)
+COLORS = np.asarray([(255, 20, 20), (20, 255, 20), (20, 20, 255), (255, 255, 20)], np.uint8)
 
 
 def _example(
     label: int, box: tuple[int, int, int, int], height: int = 70, width: int = 90, ignore: bool = False
 ) -> Example:
-    """A dark picture with one rectangle in its label's colour; nothing of it can be written to."""
+    """A dark image with one rectangle in its label's color; nothing of it can be written to."""
     image = np.full((height, width, 3), BACKGROUND, np.uint8)
-    image[box[1] : box[3], box[0] : box[2]] = COLOURS[label]
+    image[box[1] : box[3], box[0] : box[2]] = COLORS[label]
     example = Example(image, np.asarray([box], np.float32), np.asarray([label], np.int64), np.asarray([ignore]))
     for array in example:
         array.setflags(write=False)
@@ -25,8 +25,8 @@ def _example(
 
 
 def _seen(image: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
-    """The pixels that are more than half of the label's colour."""
-    return np.abs(image.astype(int) - COLOURS[label]).max(-1) < (255 - BACKGROUND) / 2
+    """The pixels that are more than half of the label's color."""
+    return np.abs(image.astype(int) - COLORS[label]).max(-1) < (255 - BACKGROUND) / 2
 
 
 def _check(example: Example, labels: tuple[int, ...]) -> None:
@@ -50,7 +50,7 @@ def _check(example: Example, labels: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_a_rectangle_and_its_box_agree_to_a_pixel(size: int) -> None:
-    augment, random = Augment(colour=0), np.random.default_rng(size)
+    augment, random = Augment(color=0), np.random.default_rng(size)
     flipped = 0
     for seed in range(100):
         x, y = random.integers(0, 60), random.integers(0, 45)
@@ -62,7 +62,7 @@ def test_a_rectangle_and_its_box_agree_to_a_pixel(size: int) -> None:
 
 
 def test_rectangles_in_mosaics_agree_to_a_pixel() -> None:
-    augment = Augment(colour=0)
+    augment = Augment(color=0)
     boxes = [(5, 8, 50, 40), (0, 0, 30, 30), (60, 30, 90, 70), (20, 10, 70, 60)]
     examples = [_example(label, box) for label, box in enumerate(boxes)]
     counts = []
@@ -73,8 +73,8 @@ def test_rectangles_in_mosaics_agree_to_a_pixel() -> None:
     assert max(counts) == 4 and np.mean(counts) > 2
 
 
-def test_whole_pictures_and_their_mirror_images_are_exact() -> None:
-    augment = Augment(zoom=(1, 1), aspect=1, colour=0)
+def test_whole_images_and_their_mirror_images_are_exact() -> None:
+    augment = Augment(zoom=(1, 1), aspect=1, color=0)
     example = _example(0, (3, 10, 64, 33), 64, 64)
     found = set()
     for seed in range(12):
@@ -89,7 +89,7 @@ def test_whole_pictures_and_their_mirror_images_are_exact() -> None:
 
 
 def test_remnants_are_ignored_but_not_lost() -> None:
-    augment = Augment(zoom=(1.8, 1.8), aspect=1, colour=0)
+    augment = Augment(zoom=(1.8, 1.8), aspect=1, color=0)
     example = _example(1, (40, 20, 88, 66))
     whole = 48 * 46 * (96 / 90 * 1.8) * (96 / 70 * 1.8)
     shares = []
@@ -109,7 +109,7 @@ def test_remnants_are_ignored_but_not_lost() -> None:
 
 
 def test_small_objects_are_ignored_and_ignored_ones_stay_so() -> None:
-    augment = Augment(zoom=(0.5, 0.5), aspect=1, colour=0)
+    augment = Augment(zoom=(0.5, 0.5), aspect=1, color=0)
     small = augment([_example(0, (10, 10, 14, 40))], 64, np.random.default_rng(1))
     assert small.ignore.tolist() == [True] and (small.boxes[0, 2] - small.boxes[0, 0]) < SMALLEST
     for ignore in (False, True):
@@ -117,8 +117,8 @@ def test_small_objects_are_ignored_and_ignored_ones_stay_so() -> None:
         assert large.ignore.tolist() == [ignore]
 
 
-def test_around_a_small_picture_lies_plain_grey() -> None:
-    done = Augment(zoom=(0.5, 0.5), aspect=1, colour=0)([_example(0, (0, 0, 90, 70))], 64, np.random.default_rng(0))
+def test_around_a_small_image_lies_plain_gray() -> None:
+    done = Augment(zoom=(0.5, 0.5), aspect=1, color=0)([_example(0, (0, 0, 90, 70))], 64, np.random.default_rng(0))
     assert (done.image[~_seen(done.image, 0)] == FILL).all()
     assert _seen(done.image, 0).sum() == 32 * 32
 
@@ -138,16 +138,16 @@ def test_the_seed_says_it_all_and_inputs_stay(count: int) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(example, kept, strict=True))
 
 
-def test_colour_changes_pixels_alone() -> None:
+def test_color_changes_pixels_alone() -> None:
     example = _example(0, (5, 8, 50, 40))
-    plain, coloured = (Augment(colour=colour)([example], 64, np.random.default_rng(3)) for colour in (0.0, 0.4))
-    assert not np.array_equal(plain.image, coloured.image)
+    plain, colored = (Augment(color=color)([example], 64, np.random.default_rng(3)) for color in (0.0, 0.4))
+    assert not np.array_equal(plain.image, colored.image)
     ends = plain.boxes[:, [0, 2]]
-    assert any(np.allclose(coloured.boxes[:, [0, 2]], columns) for columns in (ends, 64 - ends[:, ::-1]))
+    assert any(np.allclose(colored.boxes[:, [0, 2]], columns) for columns in (ends, 64 - ends[:, ::-1]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (500, 2)])
-def test_pictures_of_any_shape_and_without_objects(height: int, width: int) -> None:
+def test_images_of_any_shape_and_without_objects(height: int, width: int) -> None:
     image = np.full((height, width, 3), 200, np.uint8)
     empty = Example(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     for examples in ([empty], [empty] * 4):

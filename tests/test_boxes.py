@@ -10,7 +10,7 @@ Boxes = NDArray[np.float64]
 
 
 def _boxes(seed: int, count: int = 200) -> Boxes:
-    """Boxes of whole pixels, inside, across and outside of a picture of 60 x 100, some empty, some inverted."""
+    """Boxes of whole pixels, inside, across and outside of a image of 60 x 100, some empty, some inverted."""
     return np.random.default_rng(seed).integers(-40, 140, (count, 4)).astype(np.float64)
 
 
@@ -25,7 +25,7 @@ def test_clipping_keeps_what_is_inside() -> None:
     assert (seen >= 0).all() and (seen <= [60, 100, 60, 100]).all()
     assert np.array_equal(clip(seen, 100, 60), seen)
     mask = np.zeros((180, 180), bool)
-    mask[40:140, 40:100] = True  # the picture, in coordinates that begin at -40
+    mask[40:140, 40:100] = True  # the image, in coordinates that begin at -40
     for (x1, y1, x2, y2), kept in zip((boxes + 40).astype(int), area(seen), strict=True):
         assert mask[y1:y2, x1:x2].sum() == kept
 

@@ -5,41 +5,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from centerdet.ceiling import measure_ceiling
 from centerdet.data.formats import read_dataset
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.errors import ConfigError
+from centerdet.inspection.ceiling import measure_ceiling
 
 NAMES = ("cat", "dog", "cow")
-BIG, INSIDE = (8.0, 8, 56, 56), (26.0, 26, 38, 38)  # of one centre
+BIG, INSIDE = (8.0, 8, 56, 56), (26.0, 26, 38, 38)  # of one center
 
 
-def make(*objects: tuple[tuple[float, ...], int], difficult: tuple[int, ...] = (), size: int = 64) -> DataSet:
+def make(*objects: tuple[tuple[float, ...], int], difficult: tuple[int, ...] = (), size: int = 64) -> Dataset:
     boxes = np.array([box for box, _ in objects], np.float64).reshape(-1, 4)
     labels = np.array([label for _, label in objects], np.int64)
     hard = np.isin(np.arange(len(objects)), difficult)
-    return DataSet([Sample(Path("a.jpg"), boxes, labels, hard, size=(size, size))], NAMES)
+    return Dataset([Sample(Path("a.jpg"), boxes, labels, hard, size=(size, size))], NAMES)
 
 
-def measure(data: DataSet, size: int = 64, stride: int = 8) -> tuple[float | None, int, int, int]:
+def measure(data: Dataset, size: int = 64, stride: int = 8) -> tuple[float | None, int, int, int]:
     found = measure_ceiling(data, size=size, stride=stride)
     assert (found["size"], found["stride"]) == (size, stride)
     return found["voc-area"], found["objects"], found["without own cell"], found["lost"]
 
 
 @pytest.mark.parametrize("stride", [4, 8])
-def test_objects_apart_are_all_found_whatever_the_pictures_size(stride: int) -> None:
+def test_objects_apart_are_all_found_whatever_the_images_size(stride: int) -> None:
     random = np.random.default_rng(0)
     samples = []
     for number in range(20):
         height, width = (int(side) for side in random.integers(30, 900, 2))
         cells = random.permutation(16)[: number % 9]  # of 4 x 4: no box leaves its own
-        centres = (np.stack([cells % 4, cells // 4], 1) + random.uniform(0.45, 0.55, (len(cells), 2))) / 4
+        centers = (np.stack([cells % 4, cells // 4], 1) + random.uniform(0.45, 0.55, (len(cells), 2))) / 4
         sides = random.uniform(0.02, 0.11, (len(cells), 2))
-        boxes = np.concatenate([centres - sides, centres + sides], 1) * [width, height, width, height]
+        boxes = np.concatenate([centers - sides, centers + sides], 1) * [width, height, width, height]
         samples.append(Sample(Path(f"{number}.jpg"), boxes, random.integers(0, 3, len(cells)), size=(height, width)))
     objects = sum(len(sample.boxes) for sample in samples)
-    assert measure(DataSet(samples, NAMES), 128, stride) == (1.0, objects, 0, 0)
+    assert measure(Dataset(samples, NAMES), 128, stride) == (1.0, objects, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_objects_apart_are_all_found_whatever_the_pictures_size(stride: int) -> 
         (make((BIG, 0), ((16.0, 8, 64, 56), 1)), (1.0, 2, 0, 0)),
     ],
 )
-def test_what_is_lost_and_why(data: DataSet, expected: tuple[float | None, int, int, int]) -> None:
+def test_what_is_lost_and_why(data: Dataset, expected: tuple[float | None, int, int, int]) -> None:
     assert measure(data) == expected
 
 

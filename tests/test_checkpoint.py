@@ -14,8 +14,8 @@ import torch
 from tiny import MODEL, NAMES, tiny_detector
 
 from centerdet import Detector
-from centerdet.checkpoint import read_tensors, write_tensors
 from centerdet.errors import CenterdetError, WeightsError
+from centerdet.runtimes.weights import read_tensors, write_tensors
 
 TENSORS = {
     "a.weight": torch.arange(6.0).reshape(2, 3),
@@ -56,8 +56,8 @@ def test_tensors_and_fields_come_back_exactly(tmp_path: Path) -> None:
 def test_a_loaded_detector_predicts_the_same_bit_for_bit(weights: Path) -> None:
     detector, loaded = tiny_detector(), Detector.load(weights, device="cpu")
     assert (loaded.names, loaded.size) == (detector.names, detector.size)
-    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    first, second = (one.predict(picture, score_threshold=0.0) for one in (detector, loaded))
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    first, second = (one.predict(image, score_threshold=0.0) for one in (detector, loaded))
     assert len(first.scores) > 10
     for name in ("boxes", "scores", "labels"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name

@@ -17,11 +17,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from centerdet import __version__
-from centerdet.checkpoint import read_tensors
 from centerdet.cli import COMMANDS, app
 from centerdet.cli.train import train
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
+from centerdet.runtimes.weights import read_tensors
 
 runner = CliRunner()
 TINY = ["--sizes", "64", "--channels", "16", "--backbone-weights", "none", "--val", "val"]
@@ -78,7 +78,7 @@ def test_evaluate_prints_both_protocols_and_json(run: Path, shapes: Path) -> Non
     arguments = ("evaluate", run / "best.safetensors", "--data", shapes, "--split", "val")
     shown = call(*arguments)
     assert shown.exit_code == 0
-    assert "voc-area" in shown.stdout and "voc07-11pt" in shown.stdout and "4 pictures" in shown.stdout
+    assert "voc-area" in shown.stdout and "voc07-11pt" in shown.stdout and "4 images" in shown.stdout
     plain = json.loads(call(*arguments, "--json", "-").stdout)
     assert [row["name"] for row in plain["classes"]] == list(SHAPE_NAMES)
     assert 0 <= plain["mean"]["voc-area"] <= 1
@@ -150,7 +150,7 @@ def test_help_of_train_names_presets_and_all_backbones() -> None:
         if name != "ctx"
     }
     assert all(name in texts["backbone"] for name in BACKBONES)
-    assert "200 pictures (small): epochs 40.0" in texts["preset"] and "starting points" in texts["preset"]
+    assert "200 images (small): epochs 40.0" in texts["preset"] and "starting points" in texts["preset"]
 
 
 def test_the_shell_completes_commands_and_options() -> None:
@@ -168,7 +168,7 @@ def test_the_shell_completes_commands_and_options() -> None:
     assert "--preset" in program(**asked).stdout
 
 
-def test_colours_are_for_terminals() -> None:
+def test_colors_are_for_terminals() -> None:
     def on_terminal(**environment: str) -> str:
         ours, theirs = os.openpty()
         known = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"}
@@ -183,8 +183,8 @@ def test_colours_are_for_terminals() -> None:
         assert process.wait() == 2
         return shown.decode()
 
-    colour = re.compile(r"\x1b\[(\d;)*3\d")
-    assert colour.search(on_terminal()) and not colour.search(on_terminal(NO_COLOR="1"))
+    color = re.compile(r"\x1b\[(\d;)*3\d")
+    assert color.search(on_terminal()) and not color.search(on_terminal(NO_COLOR="1"))
     assert "\x1b" not in program("trian").stderr
 
 
@@ -199,7 +199,7 @@ def test_train_prints_json_and_progress_with_all_that_one_watches(shapes: Path, 
     assert told["best"]["weights"] == str(tmp_path / "a" / "best.safetensors") and 0 <= told["best"]["voc-area"] <= 1
     assert "preset: freeze 4, mosaic 0.5" in done.stderr  # a small one, but for the options that are given
     line = next(line for line in done.stderr.splitlines() if line.startswith("step 2/2"))
-    for words in ("64 px", "heatmap", "box", "lr", "pictures/s", "eta 0:00:00"):
+    for words in ("64 px", "heatmap", "box", "lr", "images/s", "eta 0:00:00"):
         assert words in line
     quiet = call("train", "--data", shapes, "--out", tmp_path / "b", *TINY, "--quiet", "--json", tmp_path / "b.json")
     assert quiet.stderr == "" and quiet.exit_code == 0

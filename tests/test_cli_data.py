@@ -49,7 +49,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_check_tells_statistics_and_the_ceiling(run: Run, shapes: Path) -> None:
     code, out, err = run("check", shapes)
     assert (code, err) == (0, "")
-    assert "train: 8 pictures" in out and "val: 4 pictures" in out
+    assert "train: 8 images" in out and "val: 4 images" in out
     assert "ceiling at 320 px, stride 8: voc-area 100.0; of" in out and out.endswith("0 errors, 0 notes\n")
     plain = json.loads(run("check", shapes, "--json", "--split", "val", "--size", 64, "--stride", 4).out)
     assert plain["ok"] is True and list(plain["statistics"]) == ["val"]
@@ -62,7 +62,7 @@ def test_check_tells_statistics_and_the_ceiling(run: Run, shapes: Path) -> None:
 def test_check_names_splits_of_a_devkit_as_they_are(run: Run, tmp_path: Path) -> None:
     write_shapes(tmp_path / "VOC2007", train=3, val=2, size=64)
     names = [word for name in SHAPE_NAMES for word in ("--names", name)]
-    assert "\n2007:train: 3 pictures" in "\n" + run("check", tmp_path, *names).out  # and no picture of a tram
+    assert "\n2007:train: 3 images" in "\n" + run("check", tmp_path, *names).out  # and no image of a tram
 
 
 def test_check_writes_a_contact_sheet(run: Run, shapes: Path, tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_convert_and_split_say_what_they_wrote(run: Run, shapes: Path, tmp_path:
     assert run("convert", shapes, tmp_path / "one", *words) == (0, _count(shapes, "a"), "")
     assert run("convert", shapes, tmp_path / "two", *words, "--quiet") == (0, "", "")
     plain = json.loads(run("convert", shapes, tmp_path / "three", *words, "--json").out)
-    assert plain["a"]["pictures"] == 12 and list(plain["a"]) == [
-        "pictures", "objects", "difficult flags lost", "crowd regions left out",
+    assert plain["a"]["images"] == 12 and list(plain["a"]) == [
+        "images", "objects", "difficult flags lost", "crowd regions left out",
     ]  # fmt: skip
     words = ("--source", "train", "--part", "a=0.5", "--part", "b=0.5")
     plain = json.loads(run("split", shapes, tmp_path / "parts", *words, "--json").out)
-    assert [part["pictures"] for part in plain.values()] == [4, 4] and list(plain) == ["a", "b"]
+    assert [part["images"] for part in plain.values()] == [4, 4] and list(plain) == ["a", "b"]
     assert run("split", shapes, tmp_path / "more", *words, "--quiet") == (0, "", "")
     again = run("split", shapes, tmp_path / "parts", *words)
     assert again.code == 1 and "want a new or empty folder" in again.err
@@ -89,23 +89,23 @@ def test_convert_and_split_say_what_they_wrote(run: Run, shapes: Path, tmp_path:
 
 def _count(shapes: Path, split: str) -> str:
     objects = sum(len(sample.boxes) for sample in read_voc(shapes, ["train", "val"]).samples)
-    return f"{split}: 12 pictures, {objects} objects, 0 difficult flags lost, 0 crowd regions left out\n"
+    return f"{split}: 12 images, {objects} objects, 0 difficult flags lost, 0 crowd regions left out\n"
 
 
 def test_classes_that_are_not_chosen_are_left_out_and_counted(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "in"
     yolo(root, "0 .5 .5 .2 .2\n1 .5 .5 .4 .4\n0 .5 .5 .6 .6\n")
     words = ("--to", "coco", "--split", "new=train", "--names", "dog")
-    said = "1 picture, 1 object, 2 objects of cat left out"
+    said = "1 image, 1 object, 2 objects of cat left out"
     assert run("convert", root, tmp_path / "dogs", *words) == (0, f"new: {said}\n", "")
     words = ("--to", "yolo", "--source", "train", "--part", "all=1", "--names", "cat")
-    said = "all: 1 picture, 2 objects, 0 difficult flags lost, 0 crowd regions left out, 1 object of dog left out\n"
+    said = "all: 1 image, 2 objects, 0 difficult flags lost, 0 crowd regions left out, 1 object of dog left out\n"
     assert run("split", root, tmp_path / "cats", *words) == (0, said, "")
     assert list(json.loads(run("split", root, tmp_path / "more", *words, "--json").out)) == ["all"]
     code, out, _ = run("check", root, "--names", "dog", "--quiet")
     assert (code, out) == (0, "note: class left out: 1\n  train: 2 objects of cat\n0 errors, 1 note\n")
     code, out, err = run("convert", root, tmp_path / "dgs", "--to", "coco", "--split", "new=train", "--names", "dg")
-    assert (code, out) == (1, "") and "error: names: the data set has no class 'dg', the nearest known is" in err
+    assert (code, out) == (1, "") and "error: names: the dataset has no class 'dg', the nearest known is" in err
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_wrong_usage_exits_with_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def picture(path: Path, value: int = 90) -> Path:
+def image(path: Path, value: int = 90) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(value).integers(0, 255, (40, 60, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -142,7 +142,7 @@ def picture(path: Path, value: int = 90) -> Path:
 def coco(root: Path, **changes: Any) -> None:
     """Category ids are sparse and fall."""
     for number in (7, 3):
-        picture(root / "train" / f"{number}.jpg", number)
+        image(root / "train" / f"{number}.jpg", number)
     content = {
         "images": [{"id": number, "file_name": f"{number}.jpg", "width": 60, "height": 40} for number in (7, 3)],
         "categories": [{"id": 900, "name": "dog"}, {"id": 12, "name": "cat"}],
@@ -156,15 +156,15 @@ def coco(root: Path, **changes: Any) -> None:
 
 
 def yolo(root: Path, labels: str) -> None:
-    picture(root / "images" / "train" / "a.jpg")
+    image(root / "images" / "train" / "a.jpg")
     (root / "labels" / "train").mkdir(parents=True)
     (root / "labels" / "train" / "a.txt").write_text(labels)
     (root / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
 
 
-def voc(root: Path, pictures: bool) -> None:
+def voc(root: Path, images: bool) -> None:
     write_shapes(root, train=2, val=1, size=64)
-    for path in [] if pictures else (root / "JPEGImages").iterdir():
+    for path in [] if images else (root / "JPEGImages").iterdir():
         path.unlink()
 
 
@@ -195,12 +195,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a class too many": (lambda root: yolo(root, "2 .5 .5 .2 .2\n"), "a.txt:1: class 2: want one of 0 to 1"),
     "a class below": (lambda root: yolo(root, "-1 .5 .5 .2 .2\n"), "a.txt:1: class -1: want one of 0 to 1"),
-    "an empty folder": (lambda root: None, "want a data set of one format"),
-    "pictures alone": (lambda root: picture(root / "a.jpg"), "want a data set of one format"),
-    "no pictures": (
-        lambda root: (yolo(root, ""), (root / "images/train/a.jpg").unlink()), "the split has no picture",
+    "an empty folder": (lambda root: None, "want a dataset of one format"),
+    "images alone": (lambda root: image(root / "a.jpg"), "want a dataset of one format"),
+    "no images": (
+        lambda root: (yolo(root, ""), (root / "images/train/a.jpg").unlink()), "the split has no image",
     ),
-    "annotations alone": (lambda root: (root.rmdir(), voc(root, pictures=False)), "train.txt:1: no picture"),
+    "annotations alone": (lambda root: (root.rmdir(), voc(root, images=False)), "train.txt:1: no image"),
 }  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_check_goes_on_after_the_first_problem(run: Run, tmp_path: Path) -> None
     (tmp_path / "images" / "train" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     code, out, _ = run("check", tmp_path, "--sheet", tmp_path / "sheet.jpg")
     assert code == 1 and out.endswith("4 errors, 1 note\n")
-    for words in ("a.txt:1: want five", "a.txt:2: class 7", "a.txt:4: box", "broken.jpg", "train: 2 pictures"):
+    for words in ("a.txt:1: want five", "a.txt:2: class 7", "a.txt:4: box", "broken.jpg", "train: 2 images"):
         assert words in out
     assert (tmp_path / "sheet.jpg").is_file()
 
@@ -235,7 +235,7 @@ def test_a_failed_split_leaves_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     images = [{"id": number, "file_name": f"{folder}/1.jpg"} for number, folder in enumerate("ab")]
     for number, image in enumerate(images):
-        picture(tmp_path / "in" / "train" / image["file_name"], number)
+        image(tmp_path / "in" / "train" / image["file_name"], number)
     coco(tmp_path / "in", images=images, annotations=[])
     words = ("--source", "train", "--part", "a=0.5", "--part", "b=0.5")
     code, out, err = run("split", tmp_path / "in", tmp_path / "out", *words)

@@ -13,18 +13,18 @@ from typer.testing import CliRunner
 from centerdet.cli import app, main
 from centerdet.cli.show import console
 from centerdet.data.coco import read_coco, write_coco
-from centerdet.data.results import Results, read_results, write_results
 from centerdet.data.voc import read_voc, write_voc
 from centerdet.errors import AnnotationError
-from centerdet.evaluation import evaluate_detections
+from centerdet.evaluation.evaluation import evaluate_detections
+from centerdet.evaluation.files import Results, read_results, write_results
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in VOC and COCO format, and two detectors' results as VOC files and COCO JSON."""
+    """A dataset in VOC and COCO format, and two detectors' results as VOC files and COCO JSON."""
     root = tmp_path_factory.mktemp("sets")
-    (root / "pictures").mkdir()
-    dataset, found = make_set(root / "pictures")
+    (root / "images").mkdir()
+    dataset, found = make_set(root / "images")
     write_voc(dataset, root / "voc", "val")
     write_coco(dataset, root / "coco", "val")
     ids = [root / "coco" / "annotations" / "instances_val.json"]
@@ -69,7 +69,7 @@ def test_details_comparison_and_rules_are_shown(folder: Path) -> None:
         "--details", "--compare", "--against", folder / "second",
     )  # fmt: skip
     for words in (
-        "How sure", "by size", "best F1", "false positives a picture", "TIDE", "duplicate", "Likely label errors",
+        "How sure", "by size", "best F1", "false positives a image", "TIDE", "duplicate", "Likely label errors",
         "next best object", "IoU 0.50:0.95 (COCO AP)", "second against", "mean voc07-11pt", "more than chance",
     ):  # fmt: skip
         assert words in shown
@@ -136,7 +136,7 @@ def test_failures_say_what_and_where(
         assert words in capsys.readouterr().err
 
 
-def test_a_detector_is_run_over_the_pictures(tmp_path: Path) -> None:
+def test_a_detector_is_run_over_the_images(tmp_path: Path) -> None:
     from centerdet.data.shapes import SHAPE_NAMES, write_shapes
     from centerdet.detector import Detector
     from centerdet.models import Network
@@ -145,7 +145,7 @@ def test_a_detector_is_run_over_the_pictures(tmp_path: Path) -> None:
     Detector(Network(5, "resnet18", channels=8), SHAPE_NAMES, 64).save(tmp_path / "some.safetensors")
     common = ("--data", tmp_path / "shapes", "--split", "val", "--device", "cpu", "--quiet")
     shown, _ = run(tmp_path / "some.safetensors", *common, "--save-detections", tmp_path / "found")
-    assert shown.splitlines()[-1].startswith("3 pictures, at most 100 detections each, no score threshold")
+    assert shown.splitlines()[-1].startswith("3 images, at most 100 detections each, no score threshold")
     assert run(tmp_path / "found", *common)[0] == shown
     assert "with tiles of 40 px" in run(tmp_path / "some.safetensors", *common, "--tile", 40)[0]
     with pytest.raises(AnnotationError, match=r"unknown class 'triangle', .* \(voc was not trained on it\)"):

@@ -32,9 +32,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Three pictures and a broken one."""
-    root = tmp_path / "naïve pictures"
+def images(tmp_path: Path) -> Path:
+    """Three images and a broken one."""
+    root = tmp_path / "naïve images"
     root.mkdir()
     for number in (1, 2, 10):
         noise = np.random.default_rng(number).integers(0, 256, (40, 60, 3), np.uint8)
@@ -66,54 +66,54 @@ def write_clip(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def test_a_folder_with_a_broken_picture(weights: Path, pictures: Path, tmp_path: Path) -> None:
-    result = call(weights, pictures, "--out", tmp_path / "found", "--json", tmp_path / "found.jsonl")
+def test_a_folder_with_a_broken_image(weights: Path, images: Path, tmp_path: Path) -> None:
+    result = call(weights, images, "--out", tmp_path / "found", "--json", tmp_path / "found.jsonl")
     assert result.exit_code == 1
-    assert "9.jpg: broken" in result.stderr and "objects in 3 pictures, 1 could not be read" in result.stderr
+    assert "9.jpg: broken" in result.stderr and "objects in 3 images, 1 could not be read" in result.stderr
     assert files(tmp_path / "found") == ["1.jpg", "10.jpg", "2.jpg"]
     with Image.open(tmp_path / "found" / "1.jpg") as drawn:
         assert drawn.size == (60, 40)
     rows = lines((tmp_path / "found.jsonl").read_text())
-    assert [row["source"] for row in rows] == [str(pictures / name) for name in ("1.png", "2.png", "9.jpg", "10.png")]
+    assert [row["source"] for row in rows] == [str(images / name) for name in ("1.png", "2.png", "9.jpg", "10.png")]
     assert "broken" in str(rows[2]["error"])
     detector = Detector.load(weights, device="cpu")
-    assert rows[0] == detector.predict(pictures / "1.png", score_threshold=0.01).to_dict()
+    assert rows[0] == detector.predict(images / "1.png", score_threshold=0.01).to_dict()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_what_is_printed(weights: Path, pictures: Path) -> None:
-    result = call(weights, f"{pictures}/1*.png")
+def test_what_is_printed(weights: Path, images: Path) -> None:
+    result = call(weights, f"{images}/1*.png")
     assert result.exit_code == 0
     shown = result.stdout.splitlines()
-    assert shown[0].startswith(f"{pictures}/1.png: ") and any(name in shown[0] for name in NAMES)
+    assert shown[0].startswith(f"{images}/1.png: ") and any(name in shown[0] for name in NAMES)
     assert len(shown) == 2
-    assert call(weights, pictures / "1.png", threshold=1).stdout == f"{pictures}/1.png: nothing\n"
-    quiet = call(weights, pictures / "1.png", "--quiet")
+    assert call(weights, images / "1.png", threshold=1).stdout == f"{images}/1.png: nothing\n"
+    quiet = call(weights, images / "1.png", "--quiet")
     assert (quiet.stdout, quiet.stderr) == ("", "")
-    (row,) = lines(call(weights, pictures / "1.png", "--json", "-", "--threads", 1).stdout)
+    (row,) = lines(call(weights, images / "1.png", "--json", "-", "--threads", 1).stdout)
     assert row["height"] == 40 and row["objects"]
 
 
-def test_names_are_shown_as_they_are(weights: Path, pictures: Path) -> None:
-    odd = pictures / "[bold] :car: \udcff.png"  # markup, an emoji's name, a byte that is no UTF-8
-    (pictures / "1.png").rename(odd)
+def test_names_are_shown_as_they_are(weights: Path, images: Path) -> None:
+    odd = images / "[bold] :car: \udcff.png"  # markup, an emoji's name, a byte that is no UTF-8
+    (images / "1.png").rename(odd)
     result = call(weights, odd, "--json", "-")
     assert lines(result.stdout)[0]["source"] == str(odd)
-    assert call(weights, odd).stdout.startswith(f"{pictures}/[bold] :car: ?.png: ")
+    assert call(weights, odd).stdout.startswith(f"{images}/[bold] :car: ?.png: ")
     odd.write_bytes(b"broken")
     assert "[bold] :car: " in call(weights, odd).stderr
 
 
-def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     for name in ("1.bmp", "1_2.bmp"):
         Image.new("RGB", (30, 20)).save(tmp_path / "more" / name)
-    result = call(weights, pictures / "1.png", tmp_path / "more", "--out", tmp_path / "found")
+    result = call(weights, images / "1.png", tmp_path / "more", "--out", tmp_path / "found")
     assert result.exit_code == 0
     assert files(tmp_path / "found") == ["1.jpg", "1_2.jpg", "1_2_2.jpg"]
 
 
-def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, images: Path, tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     write_clip(path)
     Image.new("RGB", (30, 20)).save(tmp_path / "clip.png")
@@ -129,23 +129,23 @@ def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, pictures: Path
     assert 0 < len(made) < 12 and made == frames[: len(made)]
 
 
-def test_no_source_is_written_over(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_no_source_is_written_over(weights: Path, images: Path, tmp_path: Path) -> None:
     """Neither by a copy beside it, nor through a link, nor by a video's frames, nor by the lines of JSON."""
-    photo = pictures / "photo.jpg"
+    photo = images / "photo.jpg"
     Image.new("RGB", (60, 40)).save(photo)
-    (tmp_path / "link").symlink_to(pictures)
+    (tmp_path / "link").symlink_to(images)
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "photo.jpg").hardlink_to(photo)
-    (pictures / "clip").mkdir()
-    write_clip(pictures / "clip" / "clip.mkv")
-    frame = pictures / "clip" / "000001.jpg"
+    (images / "clip").mkdir()
+    write_clip(images / "clip" / "clip.mkv")
+    frame = images / "clip" / "000001.jpg"
     Image.new("RGB", (60, 40)).save(frame)
-    before = {path: path.read_bytes() for path in pictures.rglob("*.*")}
+    before = {path: path.read_bytes() for path in images.rglob("*.*")}
     refused = {
-        (pictures, "--out", pictures): f"--out: {pictures} is the folder of the source {pictures}/",
-        (f"{pictures}/*.jpg", "--out", tmp_path / "link"): f"--out: {tmp_path}/link is the folder of the source ",
+        (images, "--out", images): f"--out: {images} is the folder of the source {images}/",
+        (f"{images}/*.jpg", "--out", tmp_path / "link"): f"--out: {tmp_path}/link is the folder of the source ",
         (photo, "--out", tmp_path / "found"): f"{tmp_path}/found/photo.jpg: would overwrite the source {photo}",
-        (frame.with_name("clip.mkv"), frame, "--out", pictures): f"{frame}: would overwrite the source {frame}",
+        (frame.with_name("clip.mkv"), frame, "--out", images): f"{frame}: would overwrite the source {frame}",
         (photo, "--json", photo): f"--json: {photo} is the source {photo}",
     }
     for words, message in refused.items():
@@ -154,16 +154,16 @@ def test_no_source_is_written_over(weights: Path, pictures: Path, tmp_path: Path
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_what_is_named_twice_is_looked_at_once(weights: Path, pictures: Path) -> None:
-    again = f"{pictures}/../{pictures.name}/2.png"
-    result = call(weights, f"{pictures}/10.*", pictures / "2.png", pictures, f"{pictures}/*.png", again, "--json", "-")
+def test_what_is_named_twice_is_looked_at_once(weights: Path, images: Path) -> None:
+    again = f"{images}/../{images.name}/2.png"
+    result = call(weights, f"{images}/10.*", images / "2.png", images, f"{images}/*.png", again, "--json", "-")
     assert [Path(str(row["source"])).name for row in lines(result.stdout)] == ["10.png", "2.png", "1.png", "9.jpg"]
 
 
-def test_pictures_that_are_called_like_frames(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_images_that_are_called_like_frames(weights: Path, images: Path, tmp_path: Path) -> None:
     for name in ("walk frame 3", "a.mp4 frame 3.png"):
-        shutil.copy(pictures / "1.png", pictures / name)
-    result = call(weights, pictures / "walk frame 3", pictures / "a.mp4 frame 3.png", "--out", tmp_path / "found")
+        shutil.copy(images / "1.png", images / name)
+    result = call(weights, images / "walk frame 3", images / "a.mp4 frame 3.png", "--out", tmp_path / "found")
     assert result.exit_code == 0
     assert files(tmp_path / "found") == ["a.mp4 frame 3.jpg", "walk frame 3.jpg"]
 
@@ -171,24 +171,24 @@ def test_pictures_that_are_called_like_frames(weights: Path, pictures: Path, tmp
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["{}/empty"], DataError, "holds no pictures"),
+        (["{}/empty"], DataError, "holds no images"),
         (["{}/1.png", "{}/*.gif"], DataError, "no file fits"),
         (["{}/1.png", "http://127.0.0.1:9/cat.jpg"], ConfigError, "--allow-urls"),
     ],
 )
 def test_what_cannot_be_meant_leaves_nothing(
-    weights: Path, pictures: Path, words: list[str], error: type[CenterdetError], message: str
+    weights: Path, images: Path, words: list[str], error: type[CenterdetError], message: str
 ) -> None:
-    (pictures / "empty").mkdir()
+    (images / "empty").mkdir()
     with pytest.raises(error, match=message):
-        call(weights, *(word.format(pictures) for word in words), "--out", pictures / "found")
-    assert not (pictures / "found").exists()
+        call(weights, *(word.format(images) for word in words), "--out", images / "found")
+    assert not (images / "found").exists()
 
 
 def test_a_webcam_that_is_not_there(weights: Path) -> None:
     result = call(weights, 97)
     assert result.exit_code == 1
-    assert "webcam 97: gives no picture" in result.stderr
+    assert "webcam 97: gives no image" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_ctrl_c_keeps_what_was_found(weights: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     rows = lines((tmp_path / "found").read_text())
-    assert process.returncode == 130 and re.fullmatch(r"0 objects in \d+ pictures, stopped\n", told)
+    assert process.returncode == 130 and re.fullmatch(r"0 objects in \d+ images, stopped\n", told)
     assert 5 <= len(rows) < 300 and not list(tmp_path.glob(".*"))
 
 
@@ -241,19 +241,19 @@ def test_tiles(weights: Path, tmp_path: Path) -> None:
 
 
 class _Server(QuietHandler):
-    """A picture at /cat.png, a text at every other address."""
+    """A image at /cat.png, a text at every other address."""
 
     content = b""
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(self.content if self.path.startswith("/cat.png") else b"no picture")
+        self.wfile.write(self.content if self.path.startswith("/cat.png") else b"no image")
 
 
 @pytest.fixture
-def server(pictures: Path) -> Iterator[str]:
-    handler = type("Handler", (_Server,), {"content": (pictures / "1.png").read_bytes()})
+def server(images: Path) -> Iterator[str]:
+    handler = type("Handler", (_Server,), {"content": (images / "1.png").read_bytes()})
     with serve(handler) as address:
         yield address
 

@@ -1,10 +1,10 @@
-"""Encode and decode are inverse: every box whose centre cell is its own comes back, whatever else is around."""
+"""Encode and decode are inverse: every box whose center cell is its own comes back, whatever else is around."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from centerdet.codec import Targets, cell_centres, decode, encode
+from centerdet.codec import Targets, cell_centers, decode, encode
 
 CLASSES, GRID, STRIDE = 3, 20, 8
 SIZE = GRID * STRIDE
@@ -27,7 +27,7 @@ def _encode(
 
 def _perfect(targets: Targets) -> tuple[Tensor, Tensor]:
     """What a network that has learnt the targets says: heatmap logits and distances."""
-    x = cell_centres(GRID, STRIDE)
+    x = cell_centers(GRID, STRIDE)
     points = torch.stack([x.expand(GRID, GRID), x[:, None].expand(GRID, GRID)], -1)
     distances = torch.cat([points - targets.boxes[..., :2], targets.boxes[..., 2:] - points], -1)
     return (targets.heatmap * 30 - 15), distances.permute(0, 3, 1, 2).contiguous()
@@ -38,13 +38,13 @@ def _decode(targets: Targets, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _random(count: int, seed: int, smallest: float = 0.5, largest: float = SIZE) -> tuple[Tensor, Tensor]:
-    """Boxes with their centres in the picture, some reaching over its borders, and labels."""
+    """Boxes with their centers in the image, some reaching over its borders, and labels."""
     random = torch.Generator().manual_seed(seed)
     sides = torch.exp(
         torch.empty(count, 2).uniform_(torch.tensor(smallest).log(), torch.tensor(largest).log(), generator=random)
     )
-    centres = torch.rand(count, 2, generator=random) * SIZE
-    boxes = torch.cat([centres - sides / 2, centres + sides / 2], 1)
+    centers = torch.rand(count, 2, generator=random) * SIZE
+    boxes = torch.cat([centers - sides / 2, centers + sides / 2], 1)
     return boxes, torch.randint(CLASSES, (count,), generator=random)
 
 
@@ -54,7 +54,7 @@ def _cells(boxes: Tensor) -> Tensor:
 
 
 def _alone(boxes: Tensor) -> Tensor:
-    """Which boxes have their centre cell for themselves."""
+    """Which boxes have their center cell for themselves."""
     cells = _cells(boxes)
     return (cells[:, None] == cells).sum(1) == 1
 
@@ -75,7 +75,7 @@ def test_every_box_with_a_cell_of_its_own_returns(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_neighbours_in_shared_cells_do_not_disturb_the_others(seed: int) -> None:
+def test_neighbors_in_shared_cells_do_not_disturb_the_others(seed: int) -> None:
     boxes, labels = _random(60, 100 + seed, largest=60)
     targets = _encode(boxes, labels)
     alone = _alone(boxes)
@@ -89,11 +89,11 @@ def test_neighbours_in_shared_cells_do_not_disturb_the_others(seed: int) -> None
     [
         (0, 0, 0.25, 0.25),  # tiny, in the corner
         (159.75, 159.75, 160, 160),
-        (0, 0, 160, 160),  # the whole picture
+        (0, 0, 160, 160),  # the whole image
         (0, 70, 1, 90),  # thin, at a border
         (100, 159, 140, 160),
         (77.3, 77.3, 77.3, 77.3),  # no area
-        (-40, -40, 30, 30),  # its centre lies outside: the nearest cell is its own
+        (-40, -40, 30, 30),  # its center lies outside: the nearest cell is its own
         (150, 20, 190, 60),
     ],
 )
@@ -124,17 +124,17 @@ def test_a_small_object_before_a_large_one_keeps_its_cells() -> None:
     assert torch.equal(targets.boxes[0, 10, 7], boxes[1]) and torch.equal(targets.boxes[0, 10, 10], boxes[0])
 
 
-def test_a_batch_equals_its_pictures() -> None:
+def test_a_batch_equals_its_images() -> None:
     parts = [_random(count, 7 + count) for count in (9, 0, 1, 17)]
-    images = torch.repeat_interleave(torch.arange(4), torch.tensor([len(boxes) for boxes, _ in parts]))
-    ignore = torch.arange(len(images)) % 5 == 3
+    image_index = torch.repeat_interleave(torch.arange(4), torch.tensor([len(boxes) for boxes, _ in parts]))
+    ignore = torch.arange(len(image_index)) % 5 == 3
     boxes, labels = (torch.cat(rows) for rows in zip(*parts, strict=True))
-    together = _encode(boxes, labels, ignore, images, batch=4)
+    together = _encode(boxes, labels, ignore, image_index, batch=4)
     heatmap, distances = _perfect(together)
     heatmap += torch.rand(heatmap.shape, generator=torch.Generator().manual_seed(0))  # no two cells tie
     decoded = decode(heatmap, distances, stride=STRIDE, top_k=30)
     for number, (own_boxes, own_labels) in enumerate(parts):
-        alone = _encode(own_boxes, own_labels, ignore[images == number])
+        alone = _encode(own_boxes, own_labels, ignore[image_index == number])
         for name in ("heatmap", "counted", "boxes", "weights"):
             owned = alone.weights > 0 if name == "boxes" else slice(None)  # no object: the box is of no account
             assert torch.equal(getattr(together, name)[number : number + 1][owned], getattr(alone, name)[owned]), name

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from centerdet.config import PRESETS, TrainConfig
 from centerdet.data.shapes import write_shapes
 from centerdet.errors import ConfigError
+from centerdet.training.config import PRESETS, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_a_preset_is_one_call_with_other_values_and_options_win(preset: str) -> 
 
 
 def test_the_small_preset_is_half_an_hour_of_a_laptop() -> None:
-    pictures, values = PRESETS["small"]
-    assert 6_000 <= pictures * values["epochs"] <= 10_000
+    images, values = PRESETS["small"]
+    assert 6_000 <= images * values["epochs"] <= 10_000
 
 
-def test_the_automatic_preset_counts_the_pictures(tmp_path: Path) -> None:
+def test_the_automatic_preset_counts_the_images(tmp_path: Path) -> None:
     root = str(tmp_path / "shapes")
     write_shapes(root, train=3, val=1, size=32)
     chosen = TrainConfig.of(preset="auto", data=root, out="out", epochs=5)
@@ -78,5 +78,5 @@ def test_a_resumed_run_must_keep_what_its_weights_follow_from() -> None:
 
 
 def test_the_options_need_no_torch() -> None:
-    code = "import sys, centerdet.config; assert not {'torch', 'cv2'} & set(sys.modules)"
+    code = "import sys, centerdet.training.config; assert not {'torch', 'cv2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from centerdet.data.coco import read_coco, write_coco
 from centerdet.data.problems import Problem
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.voc import read_voc, write_voc
 from centerdet.errors import AnnotationError, CenterdetError, DataError
 
 
-def picture(path: Path, height: int = 40, width: int = 60) -> Path:
+def image(path: Path, height: int = 40, width: int = 60) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (90, len(path.name), 30)).save(path)
     return path
@@ -35,11 +35,9 @@ def content() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def coco_folder(
-    root: Path, given: Any, file: str = "annotations/instances_train.json", pictures: str = "train"
-) -> Path:
+def coco_folder(root: Path, given: Any, file: str = "annotations/instances_train.json", images: str = "train") -> Path:
     for name in ("a.jpg", "b.jpg"):
-        picture(root / pictures / name)
+        image(root / images / name)
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     (root / file).write_text(given if isinstance(given, str) else json.dumps(given))
     return root
@@ -58,7 +56,7 @@ def test_sparse_ids_become_labels_in_the_order_of_the_file(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("file", "pictures"),
+    ("file", "images"),
     [
         ("annotations/instances_train.json", "train"),
         ("annotations/instances_train.json", "images/train"),
@@ -67,11 +65,11 @@ def test_sparse_ids_become_labels_in_the_order_of_the_file(tmp_path: Path) -> No
         ("train.json", "."),
     ],
 )
-def test_layouts_that_are_met_in_the_wild(tmp_path: Path, file: str, pictures: str) -> None:
-    coco_folder(tmp_path, content(), file, pictures)
+def test_layouts_that_are_met_in_the_wild(tmp_path: Path, file: str, images: str) -> None:
+    coco_folder(tmp_path, content(), file, images)
     for data in (read_coco(tmp_path, ["train"]), read_coco(tmp_path / file)):
-        assert data.samples[0].path == tmp_path / pictures / "b.jpg"
-    assert len(read_coco(tmp_path / file, pictures=tmp_path / pictures)) == 2
+        assert data.samples[0].path == tmp_path / images / "b.jpg"
+    assert len(read_coco(tmp_path / file, images=tmp_path / images)) == 2
 
 
 def test_splits_share_the_names_of_the_first(tmp_path: Path) -> None:
@@ -81,7 +79,7 @@ def test_splits_share_the_names_of_the_first(tmp_path: Path) -> None:
     other["images"][1]["file_name"] = "c.jpg"
     other["annotations"] = [{"image_id": 3, "category_id": 2, "bbox": [0, 0, 1, 1]}]
     coco_folder(tmp_path, other, "annotations/instances_val.json", "val")
-    picture(tmp_path / "val" / "c.jpg")
+    image(tmp_path / "val" / "c.jpg")
     data = read_coco(tmp_path, ["train", "val"])
     assert data.names == ("zebra", "ant", "cat") and len(data) == 4
     assert data.samples[3].labels.tolist() == [0]
@@ -120,7 +118,7 @@ BAD = {
     "record": (change("images", "", [7]), r"images\[0\]: want an object, got 7"),
     "no file name": (change("images 0", "file_name", None), r"images\[0\]\.file_name: want str, the key is missing"),
     "leading out": (change("images 0", "file_name", "../b.jpg"), r"images\[0\]\.file_name: '../b.jpg' leads out"),
-    "missing picture": (change("images 1", "file_name", "c.jpg"), r"image 3: no picture .*c\.jpg"),
+    "missing image": (change("images 1", "file_name", "c.jpg"), r"image 3: no image .*c\.jpg"),
     "twice": (change("images 1", "file_name", "b.jpg"), r"image 3: .*b\.jpg is in the splits already"),
     "no image id": (change("images 0", "id", None), r"images\[0\]\.id: want int | str, the key is missing"),
     "image id": (change("images 0", "id", 3), r"images\[1\]\.id: 3 is another image's"),
@@ -138,7 +136,7 @@ BAD = {
     "inverted": (change("annotations 0", "bbox", [9, 2, -3, 4]), r"annotations\[0\]: box .* has no width"),
     "outside": (change("annotations 0", "bbox", [9, 2, 53, 4]), r"annotations\[0\]: box .* outside .* of 60 x 40"),
     "flag": (change("annotations 0", "iscrowd", "no"), r"annotations\[0\]: difficult, iscrowd: want 0 or 1"),
-    "empty": (change("images", "", []), "images: the split has no picture"),
+    "empty": (change("images", "", []), "images: the split has no image"),
 }
 
 
@@ -193,9 +191,9 @@ def test_what_is_written_is_read_back_exactly(tmp_path_factory: pytest.TempPathF
     boxes = np.concatenate([columns[:, :2], columns[:, :2] + columns[:, 2:4] + 0.25], axis=1)
     flags = columns[:, 5:].astype(bool)
     labels = columns[:, 4].astype(np.int64)
-    sample = Sample(picture(root / "ä.png", 210, 210), boxes, labels, flags[:, 0], flags[:, 1], (210, 210))
-    written = write_coco(DataSet([sample], ("b<", "ç")), root / "copy", "train")
-    assert written == {"pictures": 1, "objects": len(rows)}
+    sample = Sample(image(root / "ä.png", 210, 210), boxes, labels, flags[:, 0], flags[:, 1], (210, 210))
+    written = write_coco(Dataset([sample], ("b<", "ç")), root / "copy", "train")
+    assert written == {"images": 1, "objects": len(rows)}
     data = read_coco(root / "copy", ["train"])
     assert data.names == ("b<", "ç")
     for field in ("boxes", "labels", "difficult", "crowd"):
@@ -206,8 +204,8 @@ def test_any_box_comes_back_to_the_last_bit_and_short_numbers_stay_short(tmp_pat
     corners = np.random.default_rng(0).random((2000, 2, 2)) * [600, 400]
     boxes = np.concatenate([corners.min(1), corners.max(1) + 0.01], axis=1)
     boxes[0] = [473.07, 395.93, 473.07 + 38.65, 395.93 + 28.67]
-    sample = Sample(picture(tmp_path / "a.png"), boxes, np.zeros(2000, np.int64), size=(500, 700))
-    write_coco(DataSet([sample], ("cat",)), tmp_path / "copy", "train")
+    sample = Sample(image(tmp_path / "a.png"), boxes, np.zeros(2000, np.int64), size=(500, 700))
+    write_coco(Dataset([sample], ("cat",)), tmp_path / "copy", "train")
     read = read_coco(tmp_path / "copy", ["train"]).samples[0].boxes
     np.testing.assert_array_equal(read[:, :2], boxes[:, :2])
     assert (np.abs(read - boxes) <= np.spacing(boxes)).all()
@@ -230,7 +228,7 @@ def test_through_voc_and_back(tmp_path: Path) -> None:
 def test_a_copy_of_real_data_is_what_pycocotools_reads(voc_root: Path, tmp_path: Path) -> None:
     pycocotools = pytest.importorskip("pycocotools.coco")
     data = read_voc(voc_root, ["2012:extra"])
-    write_coco(data, tmp_path / "copy", "extra", pictures="copy")
+    write_coco(data, tmp_path / "copy", "extra", placing="copy")
     coco = pycocotools.COCO(str(tmp_path / "copy" / "annotations" / "instances_extra.json"))
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(data.names)
     ids = coco.getImgIds()

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from centerdet.data import formats
-from centerdet.data.check import check
 from centerdet.data.formats import (
     FORMATS,
     Format,
@@ -15,16 +14,17 @@ from centerdet.data.formats import (
     find_splits,
     keep_classes,
     read_dataset,
-    recognise,
+    recognize,
     write_dataset,
 )
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.split import split as split_data
 from centerdet.errors import AnnotationError, CenterdetError, DataError
+from centerdet.inspection.check import check
 
 
-def make_dataset(folder: Path, count: int = 5, seed: int = 0) -> DataSet:
-    """Pictures with 0 to 3 objects in whole pixels, one of them difficult."""
+def make_dataset(folder: Path, count: int = 5, seed: int = 0) -> Dataset:
+    """Images with 0 to 3 objects in whole pixels, one of them difficult."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     samples = []
@@ -38,10 +38,10 @@ def make_dataset(folder: Path, count: int = 5, seed: int = 0) -> DataSet:
         for array in (boxes, labels, difficult):
             array.setflags(write=False)
         samples.append(Sample(path, boxes, labels, difficult, size=(48, 64)))
-    return DataSet(samples, ("zebra", "ant", "cat"))
+    return Dataset(samples, ("zebra", "ant", "cat"))
 
 
-def same(first: DataSet, second: DataSet, form: Format = "voc") -> None:
+def same(first: Dataset, second: Dataset, form: Format = "voc") -> None:
     assert first.names == second.names
     for one, other in zip(first.samples, second.samples, strict=True):
         np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=1e-3 if form == "yolo" else 0)
@@ -52,11 +52,11 @@ def same(first: DataSet, second: DataSet, form: Format = "voc") -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_each_format_is_recognised_and_read(tmp_path: Path, form: Format) -> None:
-    data = make_dataset(tmp_path / "pictures")
+def test_each_format_is_recognized_and_read(tmp_path: Path, form: Format) -> None:
+    data = make_dataset(tmp_path / "images")
     write_dataset(data, tmp_path / "out", "train", form)
     write_dataset(data, tmp_path / "out", "val", form, add=True)
-    assert recognise(tmp_path / "out") == form
+    assert recognize(tmp_path / "out") == form
     assert find_splits(tmp_path / "out") == ["train", "val"]
     same(data, read_dataset(tmp_path / "out", ["val"]), form)
 
@@ -64,14 +64,14 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, form: Format) -> Non
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
 def test_there_and_back_loses_nothing_that_both_can_hold(tmp_path: Path, first: Format, second: Format) -> None:
-    data = make_dataset(tmp_path / "pictures")
+    data = make_dataset(tmp_path / "images")
     write_dataset(data, tmp_path / "a", "train", first)
-    written = convert(tmp_path / "a", tmp_path / "b" / "new", second, {"val": ["train"]}, pictures="link")
-    assert written["val"]["pictures"] == 5 and written["val"]["objects"] == 6
+    written = convert(tmp_path / "a", tmp_path / "b" / "new", second, {"val": ["train"]}, placing="link")
+    assert written["val"]["images"] == 5 and written["val"]["objects"] == 6
     back = convert(tmp_path / "b" / "new", tmp_path / "c", first, {"train": ["val"]})
     assert back["train"]["objects"] == 6
     same(data, read_dataset(tmp_path / "c", ["train"]), "yolo" if "yolo" in (first, second) else first)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "images"]
 
 
 def numbers(root: Path) -> list[str]:
@@ -82,18 +82,18 @@ def numbers(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("chain", [["coco", "yolo"], ["yolo", "coco"], ["yolo"], ["coco"]])
 def test_a_chain_of_formats_ends_in_the_integers_it_began_with(tmp_path: Path, chain: list[Format]) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     generator, samples = np.random.default_rng(0), []
     for height, width in [(1, 1), (7, 3001), (333, 499), (375, 500), (997, 613), (1201, 1999), (4321, 11)]:
-        path = tmp_path / "pictures" / f"{height}x{width}.png"
+        path = tmp_path / "images" / f"{height}x{width}.png"
         Image.new("L", (width, height)).save(path)
         low = generator.integers(0, [width, height], (40, 2))
         boxes = np.concatenate([low, generator.integers(low, [width, height]) + 1], axis=1).astype(float)
         boxes[0] = [0, 0, width, height]
         samples.append(Sample(path, boxes, np.zeros(40, np.int64), size=(height, width)))
-    write_dataset(DataSet(samples, ("cat",)), tmp_path / "0", "train", "voc")
+    write_dataset(Dataset(samples, ("cat",)), tmp_path / "0", "train", "voc")
     for number, form in enumerate([*chain, "voc"]):
-        convert(tmp_path / f"{number}", tmp_path / f"{number + 1}", form, {"train": ["train"]}, pictures="link")
+        convert(tmp_path / f"{number}", tmp_path / f"{number + 1}", form, {"train": ["train"]}, placing="link")
     before, after = numbers(tmp_path / "0"), numbers(tmp_path / f"{len(chain) + 1}")
     assert before == after and len(before) == 7 * 40 * 4 and all(map(str.isdecimal, before))
 
@@ -105,10 +105,10 @@ def test_splits_are_joined_and_share_the_names_of_the_first(tmp_path: Path) -> N
             Sample(one.path.rename(one.path.with_stem(split + one.path.stem)), one.boxes, one.labels)
             for one in data.samples
         ]
-        write_dataset(DataSet(samples, data.names), tmp_path / "voc", split, "voc", add=True)
+        write_dataset(Dataset(samples, data.names), tmp_path / "voc", split, "voc", add=True)
     splits = {"train": ["one", "three"], "val": ["two"]}
     written = convert(tmp_path / "voc", tmp_path / "yolo", "yolo", splits, names=["cat", "ant", "zebra"])
-    assert {split: numbers["pictures"] for split, numbers in written.items()} == {"train": 6, "val": 3}
+    assert {split: numbers["images"] for split, numbers in written.items()} == {"train": 6, "val": 3}
     assert read_dataset(tmp_path / "yolo", ["val"]).names == ("cat", "ant", "zebra")
 
 
@@ -131,13 +131,13 @@ def test_what_voc_states_and_samples_do_not_hold_is_counted(tmp_path: Path, form
 
 
 def make_chosen(folder: Path, form: Format) -> None:
-    """Two splits in a folder `in`; in each one picture with a cat, a zebra and an ant, and one with a zebra."""
-    data = make_dataset(folder / "pictures", 2)
+    """Two splits in a folder `in`; in each one image with a cat, a zebra and an ant, and one with a zebra."""
+    data = make_dataset(folder / "images", 2)
     boxes = np.array([[1.0, 2, 20, 30], [5, 5, 30, 20], [8, 8, 16, 40]])
     objects = [(boxes, np.array([2, 0, 1])), (boxes[:1], np.array([0]))]
     samples = [Sample(one.path, *both) for one, both in zip(data.samples, objects, strict=True)]
     for split in ("train", "val"):
-        write_dataset(DataSet(samples, data.names), folder / "in", split, form, add=True)
+        write_dataset(Dataset(samples, data.names), folder / "in", split, form, add=True)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -154,7 +154,7 @@ def test_a_choice_of_the_classes_leaves_the_others_out_and_counts_them(tmp_path:
         [once_more] = keep_classes([data], "cat")
         assert once_more.left_out == {"zebra": 2, "ant": 1} and len(once_more.samples[0].boxes) == 1
     written = convert(tmp_path / "in", tmp_path / "out", "coco", {"a": ["train"], "b": "val"}, names="cat")
-    counts = {"pictures": 2, "objects": 1, "objects of zebra left out": 2, "objects of ant left out": 1}
+    counts = {"images": 2, "objects": 1, "objects of zebra left out": 2, "objects of ant left out": 1}
     assert written == {"a": counts, "b": counts}
     assert read_dataset(tmp_path / "out", "b").names == ("cat",)
 
@@ -164,7 +164,7 @@ def test_flags_follow_their_objects_into_a_choice(tmp_path: Path) -> None:
     for array in (boxes, flags):
         array.setflags(write=False)
     sample = Sample(tmp_path / "a.png", boxes, np.array([0, 1, 0]), flags, ~flags, (48, 64), lost=[("ant", "poses")])
-    [data] = keep_classes([DataSet([sample], ("cat", "ant"))], "ant")
+    [data] = keep_classes([Dataset([sample], ("cat", "ant"))], "ant")
     [kept] = data.samples
     assert (kept.boxes.tolist(), kept.labels.tolist(), kept.size) == ([[5, 5, 30, 20]], [0], (48, 64))
     assert (kept.difficult.tolist(), kept.crowd.tolist()) == ([True], [False])
@@ -183,11 +183,11 @@ def test_a_class_that_is_no_choice_stays_an_error(tmp_path: Path, form: Format) 
 
 @pytest.mark.parametrize("order", [("train", "val"), ("val", "train")])
 def test_a_chosen_class_may_be_missing_from_a_split(tmp_path: Path, order: tuple[str, ...]) -> None:
-    pictures = [sample.path for sample in make_dataset(tmp_path / "pictures", 2).samples]
+    images = [sample.path for sample in make_dataset(tmp_path / "images", 2).samples]
     own = {"train": ("cat", "dog", "bird"), "val": ("bird", "cat")}
-    for path, (part, names) in zip(pictures, own.items(), strict=True):
+    for path, (part, names) in zip(images, own.items(), strict=True):
         sample = Sample(path, np.array([[1.0, 1, 20, 30]]).repeat(len(names), 0), np.arange(len(names)))
-        write_dataset(DataSet([sample], names), tmp_path / "in", part, "coco", add=True)
+        write_dataset(Dataset([sample], names), tmp_path / "in", part, "coco", add=True)
     splits = {part: [part] for part in order}
     written = convert(tmp_path / "in", tmp_path / "out", "voc", splits, names=["dog", "cat"])
     assert [written[part]["objects"] for part in ("train", "val")] == [2, 1]
@@ -211,23 +211,23 @@ def test_an_object_of_a_class_that_the_data_set_does_not_declare_is_never_left_o
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_one_word_is_one_split_and_one_class(tmp_path: Path, form: Format) -> None:
-    data = make_dataset(tmp_path / "pictures")
-    write_dataset(DataSet([Sample(data.samples[0].path)], ("cat",)), tmp_path / "out", "train", form)
+    data = make_dataset(tmp_path / "images")
+    write_dataset(Dataset([Sample(data.samples[0].path)], ("cat",)), tmp_path / "out", "train", form)
     read = formats.READERS[form](tmp_path / "out", "train", "cat")
     assert len(read) == 1 and read.names == ("cat",)
-    assert convert(tmp_path / "out", tmp_path / "copy", form, {"val": "train"}, names="cat")["val"]["pictures"] == 1
+    assert convert(tmp_path / "out", tmp_path / "copy", form, {"val": "train"}, names="cat")["val"]["images"] == 1
 
 
-def test_single_files_are_recognised(tmp_path: Path) -> None:
-    data = make_dataset(tmp_path / "pictures")
+def test_single_files_are_recognized(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "images")
     for form, file in (("coco", "annotations/instances_train.json"), ("yolo", "data.yaml")):
         write_dataset(data, tmp_path / form, "train", form)  # type: ignore[arg-type]
         path = tmp_path / form / file
-        assert recognise(path) == form
+        assert recognize(path) == form
         assert find_splits(path) == ([] if form == "coco" else ["train"])
         same(data, read_dataset(path, find_splits(path)), form)  # type: ignore[arg-type]
     (tmp_path / "file.json").write_bytes((tmp_path / "coco/annotations/instances_train.json").read_bytes())
-    assert recognise(tmp_path) == "coco" and find_splits(tmp_path) == ["file"]
+    assert recognize(tmp_path) == "coco" and find_splits(tmp_path) == ["file"]
     convert(path, tmp_path / "voc", "voc", {"train": ["train"]})
 
 
@@ -236,11 +236,11 @@ def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     for path, message in {"empty": "found none", "nowhere": "no such file", "text.txt": "found none"}.items():
         (tmp_path / "text.txt").write_text("text")
         with pytest.raises(DataError, match=message):
-            recognise(tmp_path / path)
-    data = make_dataset(tmp_path / "pictures")
+            recognize(tmp_path / path)
+    data = make_dataset(tmp_path / "images")
     write_dataset(data, tmp_path / "both", "train", "voc")
     write_dataset(data, tmp_path / "both", "train", "yolo", add=True)
-    with pytest.raises(DataError, match=r"want a data set of one format, .* found \['voc', 'yolo'\]"):
+    with pytest.raises(DataError, match=r"want a dataset of one format, .* found \['voc', 'yolo'\]"):
         read_dataset(tmp_path / "both", ["train"])
     with pytest.raises(DataError, match=r"format: want one of \['voc', 'coco', 'yolo'\], got 'pascal'"):
         write_dataset(data, tmp_path / "new", "train", "pascal")  # type: ignore[arg-type]
@@ -255,13 +255,13 @@ def test_a_devkit_lists_its_splits(tmp_path: Path) -> None:
         for name in lists:
             (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("a -1\n" if name == "cat_train" else "a\n")
     for root in (tmp_path, tmp_path / "VOCdevkit"):
-        assert recognise(root) == "voc"
+        assert recognize(root) == "voc"
         assert find_splits(root) == ["2007:my_train", "2007:train", "2007:val", "2012:all"]
     assert find_splits(tmp_path / "VOCdevkit" / "VOC2007") == ["my_train", "train", "val"]
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
-    data = make_dataset(tmp_path / "pictures")
+    data = make_dataset(tmp_path / "images")
     write_dataset(data, tmp_path / "voc", "train", "voc")
     before = sorted(tmp_path.rglob("*"))
     cases: list[tuple[dict[str, Any], str]] = [
@@ -273,7 +273,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             convert(tmp_path / "voc", tmp_path / "out", "coco", splits)
     with pytest.raises(DataError, match="want a new or empty folder"):
-        convert(tmp_path / "voc", tmp_path / "pictures", "coco", {"train": ["train"]})
+        convert(tmp_path / "voc", tmp_path / "images", "coco", {"train": ["train"]})
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "voc" / "Annotations" / "002.xml").write_text("<annotation>")
     with pytest.raises(AnnotationError, match=r"002\.xml"):
@@ -283,7 +283,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 def test_splits_of_the_real_devkit(voc_root: Path) -> None:
     assert find_splits(voc_root) == ["2007:train", "2007:val", "2012:extra"]
-    assert recognise(voc_root) == "voc"
+    assert recognize(voc_root) == "voc"
 
 
 def test_every_error_is_the_packages_own(tmp_path: Path) -> None:

@@ -13,7 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from centerdet.data.coco import read_coco, write_coco
-from centerdet.data.results import (
+from centerdet.data.sample import Dataset, Sample
+from centerdet.detections import Detections
+from centerdet.errors import AnnotationError, CenterdetError, DataError
+from centerdet.evaluation.evaluation import evaluate_detections
+from centerdet.evaluation.files import (
     Results,
     read_coco_results,
     read_results,
@@ -22,10 +26,6 @@ from centerdet.data.results import (
     write_results,
     write_voc_results,
 )
-from centerdet.data.sample import DataSet, Sample
-from centerdet.detections import Detections
-from centerdet.errors import AnnotationError, CenterdetError, DataError
-from centerdet.evaluation import evaluate_detections
 
 
 def same(first: Results, second: Results) -> bool:
@@ -41,9 +41,9 @@ def by_class(results: Results) -> Results:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> DataSet:
-    (tmp_path / "pictures").mkdir()
-    return make_set(tmp_path / "pictures")[0]
+def dataset(tmp_path: Path) -> Dataset:
+    (tmp_path / "images").mkdir()
+    return make_set(tmp_path / "images")[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +62,7 @@ def test_voc_files_give_the_same_detections_and_numbers(tmp_path: Path, seed: in
 
 def test_a_voc_line_counts_from_1_and_includes_its_last_pixel(tmp_path: Path) -> None:
     (tmp_path / "a b.jpg").touch()
-    dataset = DataSet([Sample(tmp_path / "a b.jpg")], ("cat",))
+    dataset = Dataset([Sample(tmp_path / "a b.jpg")], ("cat",))
     (tmp_path / "comp3_det_test_cat.txt").write_text("a b 0.5 1 2 10 20\n\na b 1e-3 4 4 3 3\n")
     found = read_voc_results(tmp_path, dataset)
     assert found.boxes.tolist() == [[0, 1, 10, 20], [3, 3, 3, 3]]
@@ -83,7 +83,7 @@ def test_coco_results_give_the_same_detections(tmp_path: Path, stem: str, with_i
 
 
 @pytest.mark.parametrize("key", ["000008", "000008.jpg", 8])
-def test_pictures_are_known_by_file_name_without_annotations(tmp_path: Path, dataset: DataSet, key: Any) -> None:
+def test_images_are_known_by_file_name_without_annotations(tmp_path: Path, dataset: Dataset, key: Any) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps([{"image_id": key, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 1}]))
     found = read_coco_results(file, dataset)
@@ -131,11 +131,11 @@ GOOD = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 6}, r"\[1\]\.image_id: the data set has no 6; it has such as "),
-        ({"image_id": None}, r"\[1\]\.image_id: the data set has no None"),
-        ({"image_id": [5]}, r"\[1\]\.image_id: the data set has no \[5\]"),
-        ({"category_id": 0}, r"\[1\]\.category_id: the data set has no 0"),
-        ({"category_id": 4}, r"\[1\]\.category_id: the data set has no 4"),
+        ({"image_id": 6}, r"\[1\]\.image_id: the dataset has no 6; it has such as "),
+        ({"image_id": None}, r"\[1\]\.image_id: the dataset has no None"),
+        ({"image_id": [5]}, r"\[1\]\.image_id: the dataset has no \[5\]"),
+        ({"category_id": 0}, r"\[1\]\.category_id: the dataset has no 0"),
+        ({"category_id": 4}, r"\[1\]\.category_id: the dataset has no 4"),
         ({"bbox": [0, 0, 5]}, r"\[1\]\.bbox: want \[x, y, width, height\]"),
         ({"bbox": [0, 0, float("nan"), 5]}, r"\[1\]\.bbox: want .* finite numbers, got \[0, 0, nan, 5\]"),
         ({"bbox": [0, 0, "5", 5]}, r"\[1\]\.bbox: want"),
@@ -145,7 +145,7 @@ GOOD = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
         ({"score": True}, r"\[1\]\.score: want a finite number"),
     ],
 )
-def test_a_broken_record_is_named(tmp_path: Path, dataset: DataSet, change: dict[str, Any], message: str) -> None:
+def test_a_broken_record_is_named(tmp_path: Path, dataset: Dataset, change: dict[str, Any], message: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps([GOOD, GOOD | change]))
     with pytest.raises(AnnotationError, match=rf"results\.json: {message}"):
@@ -153,7 +153,7 @@ def test_a_broken_record_is_named(tmp_path: Path, dataset: DataSet, change: dict
 
 
 @pytest.mark.parametrize("key", list(GOOD))
-def test_a_missing_key_is_named(tmp_path: Path, dataset: DataSet, key: str) -> None:
+def test_a_missing_key_is_named(tmp_path: Path, dataset: Dataset, key: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps([{name: value for name, value in GOOD.items() if name != key}]))
     with pytest.raises(AnnotationError, match=rf"results\.json: \[0\]\.{key}: the key is missing"):
@@ -169,14 +169,14 @@ def test_a_missing_key_is_named(tmp_path: Path, dataset: DataSet, key: str) -> N
         ("", "broken JSON"),
     ],
 )
-def test_no_results_json(tmp_path: Path, dataset: DataSet, text: str, message: str) -> None:
+def test_no_results_json(tmp_path: Path, dataset: Dataset, text: str, message: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(text)
     with pytest.raises(CenterdetError, match=rf"results\.json: {message}"):
         read_coco_results(file, dataset)
 
 
-def test_no_detections_are_fine(tmp_path: Path, dataset: DataSet) -> None:
+def test_no_detections_are_fine(tmp_path: Path, dataset: Dataset) -> None:
     nothing = Results(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
     for path in (tmp_path / "results.json", tmp_path / "results"):
         write_results(path, nothing, dataset, split="val")
@@ -188,23 +188,23 @@ def test_no_detections_are_fine(tmp_path: Path, dataset: DataSet) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("000005 0.5 1 1 5", "want 'picture score xmin ymin xmax ymax', got '000005 0.5 1 1 5'"),
-        ("000005 high 1 1 5 5", "want 'picture score"),
-        ("000006 0.5 1 1 5 5", "the data set has no picture '000006'; the nearest known is '0000"),
+        ("000005 0.5 1 1 5", "want 'image score xmin ymin xmax ymax', got '000005 0.5 1 1 5'"),
+        ("000005 high 1 1 5 5", "want 'image score"),
+        ("000006 0.5 1 1 5 5", "the dataset has no image '000006'; the nearest known is '0000"),
         ("000005 nan 1 1 5 5", "want finite numbers"),
         ("000005 0.5 1 1 inf 5", "want finite numbers"),
         ("000005 0.5 6 1 4 5", "want xmin <= xmax"),
-        ("000005", "want 'picture score"),
+        ("000005", "want 'image score"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, dataset: DataSet, line: str, message: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, dataset: Dataset, line: str, message: str) -> None:
     for name in NAMES:
         (tmp_path / f"comp4_det_val_{name}.txt").write_text(f"000005 0.5 1 1 5 5\n\n{line}\n" if name == "dog" else "")
     with pytest.raises(AnnotationError, match=rf"comp4_det_val_dog\.txt:3: {message}"):
         read_voc_results(tmp_path, dataset)
 
 
-def test_a_folder_must_hold_one_file_for_every_class(tmp_path: Path, dataset: DataSet) -> None:
+def test_a_folder_must_hold_one_file_for_every_class(tmp_path: Path, dataset: Dataset) -> None:
     with pytest.raises(DataError, match="no file comp4_det_<split>_<class>"):
         read_voc_results(tmp_path, dataset)
     for name in NAMES[:2]:
@@ -216,7 +216,7 @@ def test_a_folder_must_hold_one_file_for_every_class(tmp_path: Path, dataset: Da
         read_voc_results(tmp_path, dataset)
 
 
-def test_of_several_splits_one_is_asked_for(tmp_path: Path, dataset: DataSet) -> None:
+def test_of_several_splits_one_is_asked_for(tmp_path: Path, dataset: Dataset) -> None:
     for split in ("val", "my_test"):
         for name in NAMES:
             (tmp_path / f"comp4_det_{split}_{name}.txt").write_text("000005 1 1 1 5 5\n" * (split == "val"))
@@ -229,14 +229,14 @@ def test_of_several_splits_one_is_asked_for(tmp_path: Path, dataset: DataSet) ->
         read_voc_results(tmp_path, dataset, "val")
 
 
-def test_pictures_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
-    dataset = DataSet([Sample(tmp_path / "a" / "1.jpg"), Sample(tmp_path / "b" / "1.jpg")], NAMES)
+def test_images_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
+    dataset = Dataset([Sample(tmp_path / "a" / "1.jpg"), Sample(tmp_path / "b" / "1.jpg")], NAMES)
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(DataError, match="several pictures of the data set are called '1'"):
+    with pytest.raises(DataError, match="several images of the dataset are called '1'"):
         read_coco_results(tmp_path / "results.json", dataset)
 
 
-def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: DataSet) -> None:
+def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Dataset) -> None:
     (tmp_path / "results.json").write_text("[]")
     truths = tmp_path / "truths.json"
 
@@ -250,11 +250,11 @@ def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Data
 
     images = [(number, sample.path.name) for number, sample in enumerate(dataset.samples)]
     read(images, list(NAMES))
-    with pytest.raises(DataError, match=r"000005\.jpg: the annotations .* have no such picture"):
+    with pytest.raises(DataError, match=r"000005\.jpg: the annotations .* have no such image"):
         read([(number, f"elsewhere/{name}") for number, name in images], list(NAMES))
-    with pytest.raises(DataError, match="two pictures have one id"):
+    with pytest.raises(DataError, match="two images have one id"):
         read([(1, name) for _, name in images], list(NAMES))
-    with pytest.raises(DataError, match="several pictures or ids"):
+    with pytest.raises(DataError, match="several images or ids"):
         read([*images, (99, images[0][1])], list(NAMES))
     with pytest.raises(DataError, match="no category 'big_cat'; the nearest known is 'cat'"):
         read(images, ["cat", "dog"])
@@ -264,13 +264,13 @@ def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Data
 
 
 def test_classes_must_be_words_for_file_names(tmp_path: Path) -> None:
-    dataset = DataSet([Sample(tmp_path / "a.jpg")], ("cat/dog",))
+    dataset = Dataset([Sample(tmp_path / "a.jpg")], ("cat/dog",))
     with pytest.raises(DataError, match="'cat/dog': want a word for file names"):
         write_voc_results(tmp_path / "results", Results.join([]), dataset, "val")
     assert not (tmp_path / "results").exists()
 
 
-def test_what_is_not_there_is_named(tmp_path: Path, dataset: DataSet) -> None:
+def test_what_is_not_there_is_named(tmp_path: Path, dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"nowhere\.json: no such file"):
         read_results(tmp_path / "nowhere.json", dataset)
 

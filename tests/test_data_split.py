@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.split import split
 from centerdet.data.voc import read_voc
 from centerdet.errors import DataError
 
 
-def make_dataset(count: int, cameras: int = 1, seed: int = 0) -> DataSet:
-    """Pictures cam<k>/<number>.jpg; class 0 is common, class 3 is rare."""
+def make_dataset(count: int, cameras: int = 1, seed: int = 0) -> Dataset:
+    """Images cam<k>/<number>.jpg; class 0 is common, class 3 is rare."""
     generator = np.random.default_rng(seed)
     samples = []
     for number in range(count):
@@ -20,14 +20,14 @@ def make_dataset(count: int, cameras: int = 1, seed: int = 0) -> DataSet:
         boxes = np.tile([0.0, 0, 5, 5], (len(labels), 1))
         path = Path(f"cam{generator.integers(cameras)}", f"{number // 3:03d}_{number % 3}.jpg")
         samples.append(Sample(path, boxes, labels.astype(np.int64)))
-    return DataSet(samples, ("a", "b", "c", "d"))
+    return Dataset(samples, ("a", "b", "c", "d"))
 
 
-def paths(part: DataSet) -> list[Path]:
+def paths(part: Dataset) -> list[Path]:
     return [sample.path for sample in part.samples]
 
 
-def count(part: DataSet) -> np.ndarray:
+def count(part: Dataset) -> np.ndarray:
     return np.bincount(np.concatenate([sample.labels for sample in part.samples]), minlength=len(part.names))
 
 
@@ -47,7 +47,7 @@ def test_parts_cover_everything_once_and_no_group_straddles(size: int, cameras: 
     }
     of = {path: keys[by](path) for path in paths(data)}
     if len(set(of.values())) < 3:
-        with pytest.raises(DataError, match="want at least 3 groups of pictures"):
+        with pytest.raises(DataError, match="want at least 3 groups of images"):
             split(data, fractions, group_by=group_by)
         return
     parts = split(data, fractions, seed=seed, group_by=group_by)
@@ -66,7 +66,7 @@ def test_the_seed_alone_decides() -> None:
     assert first == again and first != other
 
 
-def test_pictures_and_classes_have_their_shares() -> None:
+def test_images_and_classes_have_their_shares() -> None:
     data = make_dataset(1000)
     for seed in range(3):
         parts = split(data, {"train": 0.7, "val": 0.2, "test": 0.1}, seed=seed)
@@ -90,8 +90,8 @@ def test_what_cannot_be_split_is_named() -> None:
         split(data, {"train": 1}, group_by="(")
     with pytest.raises(DataError, match=r"'x\+' is not found in cam"):
         split(data, {"train": 1}, group_by="x+")
-    with pytest.raises(DataError, match="want at least 1 group of pictures"):
-        split(DataSet([], ("a",)), {"train": 1})
+    with pytest.raises(DataError, match="want at least 1 group of images"):
+        split(Dataset([], ("a",)), {"train": 1})
 
 
 def test_on_real_data(voc_root: Path) -> None:

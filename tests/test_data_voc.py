@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from centerdet.data.problems import Problem
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.voc import VOC_NAMES, read_voc, write_voc
 from centerdet.errors import AnnotationError, DataError, ImageError
 
 
-def picture(path: Path, height: int = 40, width: int = 60) -> Path:
+def image(path: Path, height: int = 40, width: int = 60) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(len(path.name)).integers(0, 255, (height, width, 3), np.uint8)).save(path)
     return path
@@ -35,14 +35,14 @@ def voc_folder(root: Path, annotations: dict[str, str], split: str = "train", li
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for stem, inside in annotations.items():
-        picture(root / "JPEGImages" / f"{stem}.jpg")
+        image(root / "JPEGImages" / f"{stem}.jpg")
         (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{inside}</annotation>")
     text = "".join(f"{stem}\n" for stem in annotations) if lines is None else lines
     (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
     return root
 
 
-def same(first: DataSet, second: DataSet) -> None:
+def same(first: Dataset, second: Dataset) -> None:
     assert first.names == second.names
     assert [sample.path.name for sample in first.samples] == [sample.path.name for sample in second.samples]
     for one, other in zip(first.samples, second.samples, strict=True):
@@ -65,7 +65,7 @@ def test_only_name_and_box_are_needed(tmp_path: Path) -> None:
         assert (sample.boxes.tolist(), sample.size) == ([[0, 0, 60, 40]], (40, 60))
 
 
-def test_parts_and_difficult_and_pictures_without_objects(tmp_path: Path) -> None:
+def test_parts_and_difficult_and_images_without_objects(tmp_path: Path) -> None:
     part = "<part><name>head</name><bndbox><xmin>9</xmin></bndbox></part>"
     root = voc_folder(tmp_path, {"a": SIZE + thing(more=f"<difficult>1</difficult>{part}") + thing(), "b": SIZE})
     data = read_voc(root, ["train"])
@@ -106,14 +106,14 @@ def test_all_stands_for_every_annotation_where_there_is_no_list(tmp_path: Path) 
     assert [sample.path.stem for sample in read_voc(root, ["all"]).samples] == ["a", "b", "c"]
 
 
-def test_pictures_of_other_kinds_and_names(tmp_path: Path) -> None:
+def test_images_of_other_kinds_and_names(tmp_path: Path) -> None:
     root = voc_folder(tmp_path, {"a": SIZE, "größe 1": SIZE, "v1.2": SIZE})
     (root / "JPEGImages" / "a.jpg").unlink()
-    picture(root / "JPEGImages" / "a.PNG")
+    image(root / "JPEGImages" / "a.PNG")
     names = [sample.path.name for sample in read_voc(root, ["train"]).samples]
     assert names == ["a.PNG", "größe 1.jpg", "v1.2.jpg"]
-    picture(root / "JPEGImages" / "a.jpg")
-    with pytest.raises(DataError, match="several pictures of one name"):
+    image(root / "JPEGImages" / "a.jpg")
+    with pytest.raises(DataError, match="several images of one name"):
         read_voc(root, ["train"])
     (root / "Annotations" / "a.xml").write_text(f"<annotation><filename>a.PNG</filename>{SIZE}</annotation>")
     assert read_voc(root, ["train"]).samples[0].path.name == "a.PNG"
@@ -137,7 +137,7 @@ BAD = {
     ),
     "no name": (thing(""), AnnotationError, "object 1: want a name"),
     "inverted": (thing(box=(30, 1, 20, 40)), AnnotationError, r"object 1: box \(30.0, 1.0, 20.0, 40.0\) has no width"),
-    "outside": (thing(box=(30, 1, 62, 40)), AnnotationError, "object 1: .* outside the picture of 60 x 40 px"),
+    "outside": (thing(box=(30, 1, 62, 40)), AnnotationError, "object 1: .* outside the image of 60 x 40 px"),
     "just beside": (thing(box=(61, 1, 61, 40)), AnnotationError, "object 1: .* outside"),
     "negative": (thing(box=(-1, 1, 6, 40)), AnnotationError, "object 1: .* outside"),
     "NaN": (thing(box=("nan", 1, 6, 40)), AnnotationError, "object 1: .* is not finite"),
@@ -178,7 +178,7 @@ def test_bad_splits_and_missing_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="leads out of the folder"):
             read_voc(root, [split])
     (lists / "train.txt").write_text("\n  \n")
-    with pytest.raises(DataError, match=r"train\.txt: the split names no picture"):
+    with pytest.raises(DataError, match=r"train\.txt: the split names no image"):
         read_voc(root, ["train"])
     (lists / "train.txt").write_text("a\nb\na\n")
     with pytest.raises(DataError, match=r"train\.txt:3: 'a' is in the splits already"):
@@ -188,7 +188,7 @@ def test_bad_splits_and_missing_files_are_named(tmp_path: Path) -> None:
         read_voc(root, ["train"])
     (lists / "train.txt").write_text("a\nb\n")
     (root / "JPEGImages" / "b.jpg").unlink()
-    with pytest.raises(DataError, match=r"train\.txt:2: no picture .*b\.jpg"):
+    with pytest.raises(DataError, match=r"train\.txt:2: no image .*b\.jpg"):
         read_voc(root, ["train"])
     (root / "Annotations" / "a.xml").unlink()
     with pytest.raises(DataError, match=r"train\.txt:1: no annotation .*a\.xml"):
@@ -201,9 +201,9 @@ def test_bad_splits_and_missing_files_are_named(tmp_path: Path) -> None:
         read_voc(root, [])
 
 
-def test_a_broken_picture_is_named_where_its_size_is_needed(tmp_path: Path) -> None:
+def test_a_broken_image_is_named_where_its_size_is_needed(tmp_path: Path) -> None:
     root = voc_folder(tmp_path, {"a": thing()})
-    (root / "JPEGImages" / "a.jpg").write_text("no picture")
+    (root / "JPEGImages" / "a.jpg").write_text("no image")
     with pytest.raises(ImageError, match=r"a\.jpg"):
         read_voc(root, ["train"])
 
@@ -226,21 +226,21 @@ def test_what_is_written_is_read_back_exactly(
     samples = []
     for number, row in enumerate(rows):
         columns = np.array(row, float).reshape(-1, 7)
-        path = picture(root / "source" / f"{number} ä&.png", 102, 102)
+        path = image(root / "source" / f"{number} ä&.png", 102, 102)
         flags = columns[:, 5:].astype(bool)
         samples.append(
             Sample(path, columns[:, :4], columns[:, 4].astype(np.int64), flags[:, 0], flags[:, 1], (102, 102))
         )
-    data = DataSet(samples, ("b<", "a & b", "ç"))
+    data = Dataset(samples, ("b<", "a & b", "ç"))
     written = write_voc(data, root / "copy", "train")
-    assert written == {"pictures": len(rows), "objects": sum(map(len, rows))}
+    assert written == {"images": len(rows), "objects": sum(map(len, rows))}
     same(data, read_voc(root / "copy", ["train"]))
 
 
 def test_fractions_are_written_with_their_decimals(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.jpg")
+    path = image(tmp_path / "a.jpg")
     given = np.array([[0.125, 3.3, 10.7, 39.99], [1 / 3, 2 / 3, 59.5, 39.123456789]])
-    write_voc(DataSet([Sample(path, given, np.zeros(2, np.int64))], ("cat",)), tmp_path / "copy", "train")
+    write_voc(Dataset([Sample(path, given, np.zeros(2, np.int64))], ("cat",)), tmp_path / "copy", "train")
     once = read_voc(tmp_path / "copy", ["train"])
     np.testing.assert_allclose(once.samples[0].boxes, given, rtol=0, atol=1e-14)
     write_voc(once, tmp_path / "again", "train")
@@ -249,8 +249,8 @@ def test_fractions_are_written_with_their_decimals(tmp_path: Path) -> None:
 
 def test_sides_next_to_an_integer_are_written_as_it(tmp_path: Path) -> None:
     given = np.array([[0.9995, 2, 10.0009, 39.99999], [7, 7, 9.998, 8]])
-    sample = Sample(picture(tmp_path / "a.jpg"), given, np.zeros(2, np.int64))
-    write_voc(DataSet([sample], ("cat",)), tmp_path / "out", "train")
+    sample = Sample(image(tmp_path / "a.jpg"), given, np.zeros(2, np.int64))
+    write_voc(Dataset([sample], ("cat",)), tmp_path / "out", "train")
     text = (tmp_path / "out" / "Annotations" / "a.xml").read_text()
     assert "<xmin>2</xmin><ymin>3</ymin><xmax>10</xmax><ymax>40</ymax>" in text
     [sample] = read_voc(tmp_path / "out", ["train"]).samples
@@ -258,68 +258,68 @@ def test_sides_next_to_an_integer_are_written_as_it(tmp_path: Path) -> None:
 
 
 def test_a_writer_refuses_before_it_writes(tmp_path: Path) -> None:
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image(tmp_path / "in" / "a.jpg")
     good = Sample(path, np.array([[1.0, 1, 5, 5]]), np.zeros(1, np.int64))
     bad = {
-        r"a\.xyz: want a picture called \*\.jpg, ": [Sample(Path(shutil.copy(path, tmp_path / "a.xyz")))],
-        "no such picture": [good, Sample(tmp_path / "b.jpg")],
+        r"a\.xyz: want a image called \*\.jpg, ": [Sample(Path(shutil.copy(path, tmp_path / "a.xyz")))],
+        "no such image": [good, Sample(tmp_path / "b.jpg")],
         "finite numbers": [Sample(path, np.array([[1.0, 1, np.nan, 5]]), np.zeros(1, np.int64))],
         "x2 > x1": [Sample(path, np.array([[5.0, 1, 1, 5]]), np.zeros(1, np.int64))],
         "labels: want 0 to 0": [Sample(path, np.array([[1.0, 1, 5, 5]]), np.ones(1, np.int64))],
-        "several pictures would be called 'in_a'": [good, good],
-        "at least one picture": [],
+        "several images would be called 'in_a'": [good, good],
+        "at least one image": [],
     }
     for message, samples in bad.items():
         with pytest.raises(DataError, match=message):
-            write_voc(DataSet(samples, ("cat",)), tmp_path / "out", "train")
+            write_voc(Dataset(samples, ("cat",)), tmp_path / "out", "train")
     for name in ("", " cat", "a\nb", "a\x00"):
         with pytest.raises(DataError, match="names: want printable text"):
-            write_voc(DataSet([good], (name,)), tmp_path / "out", "train")
+            write_voc(Dataset([good], (name,)), tmp_path / "out", "train")
     for split in ("", "../train", "a/b", "2007:train"):
         with pytest.raises(DataError, match="split: want a plain word"):
-            write_voc(DataSet([good], ("cat",)), tmp_path / "out", split)
+            write_voc(Dataset([good], ("cat",)), tmp_path / "out", split)
     (tmp_path / "text").write_text("a file")
     with pytest.raises(DataError, match="want a folder, it is a file"):
-        write_voc(DataSet([good], ("cat",)), tmp_path / "text", "train")
+        write_voc(Dataset([good], ("cat",)), tmp_path / "text", "train")
     with pytest.raises(DataError, match="want 'copy' or 'link'"):
-        write_voc(DataSet([good], ("cat",)), tmp_path / "out", "train", pictures="move")  # type: ignore[arg-type]
+        write_voc(Dataset([good], ("cat",)), tmp_path / "out", "train", images="move")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_folder_is_added_to_only_on_purpose_and_never_overwritten(tmp_path: Path) -> None:
-    first = Sample(picture(tmp_path / "one" / "a.jpg"), np.array([[1.0, 1, 5, 5]]), np.zeros(1, np.int64))
-    second = Sample(picture(tmp_path / "two" / "bb.jpg"))
-    other = Sample(picture(tmp_path / "two" / "a.jpg", 20, 20))
+    first = Sample(image(tmp_path / "one" / "a.jpg"), np.array([[1.0, 1, 5, 5]]), np.zeros(1, np.int64))
+    second = Sample(image(tmp_path / "two" / "bb.jpg"))
+    other = Sample(image(tmp_path / "two" / "a.jpg", 20, 20))
     root = tmp_path / "out"
-    write_voc(DataSet([first], ("cat",)), root, "train")
+    write_voc(Dataset([first], ("cat",)), root, "train")
     with pytest.raises(DataError, match="the folder is not empty"):
-        write_voc(DataSet([second], ("cat",)), root, "val")
+        write_voc(Dataset([second], ("cat",)), root, "val")
     before = {path: path.read_bytes() for path in root.rglob("*.*")}
     with pytest.raises(DataError, match=r"a\.jpg: another file of this name"):
-        write_voc(DataSet([second, other], ("cat",)), root, "val", add=True)
+        write_voc(Dataset([second, other], ("cat",)), root, "val", add=True)
     with pytest.raises(DataError, match=r"classes\.txt: another file of this name"):
-        write_voc(DataSet([second], ("dog",)), root, "val", add=True)
+        write_voc(Dataset([second], ("dog",)), root, "val", add=True)
     assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
-    write_voc(DataSet([second], ("cat",)), root, "val", add=True)
-    write_voc(DataSet([first, second], ("cat",)), root, "trainval", add=True)
-    write_voc(DataSet([second], ("cat",)), root, "val", add=True)  # once more changes nothing
+    write_voc(Dataset([second], ("cat",)), root, "val", add=True)
+    write_voc(Dataset([first, second], ("cat",)), root, "trainval", add=True)
+    write_voc(Dataset([second], ("cat",)), root, "val", add=True)  # once more changes nothing
     assert len(read_voc(root, ["trainval"])) == 2
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_pictures_are_linked_on_request_and_equal_names_told_apart(tmp_path: Path) -> None:
-    samples = [Sample(picture(tmp_path / folder / "a.jpg")) for folder in ("one", "two")]
-    write_voc(DataSet(samples, ("cat",)), tmp_path / "out", "train", pictures="link")
+def test_images_are_linked_on_request_and_equal_names_told_apart(tmp_path: Path) -> None:
+    samples = [Sample(image(tmp_path / folder / "a.jpg")) for folder in ("one", "two")]
+    write_voc(Dataset(samples, ("cat",)), tmp_path / "out", "train", placing="link")
     written = read_voc(tmp_path / "out", ["train"]).samples
     assert [sample.path.name for sample in written] == ["one_a.jpg", "two_a.jpg"]
     assert [os.path.samefile(a.path, b.path) for a, b in zip(samples, written, strict=True)] == [True, True]
     assert not list((tmp_path / "out").rglob(".*"))
 
 
-def test_pictures_that_are_in_place_are_annotated_there(tmp_path: Path) -> None:
-    samples = [Sample(picture(tmp_path / "JPEGImages" / f"{name}.jpg")) for name in "ab"]
-    write_voc(DataSet(samples[:1], ("cat",)), tmp_path, "train")
-    write_voc(DataSet(samples[1:], ("cat",)), tmp_path, "val")
+def test_images_that_are_in_place_are_annotated_there(tmp_path: Path) -> None:
+    samples = [Sample(image(tmp_path / "JPEGImages" / f"{name}.jpg")) for name in "ab"]
+    write_voc(Dataset(samples[:1], ("cat",)), tmp_path, "train")
+    write_voc(Dataset(samples[1:], ("cat",)), tmp_path, "val")
     assert len(read_voc(tmp_path, ["train", "val"])) == 2
 
 
@@ -339,6 +339,6 @@ def test_the_real_devkit(voc_root: Path, tmp_path: Path) -> None:
     count = dict(zip(train.names, np.bincount(labels, minlength=20).tolist(), strict=True))
     assert count["person"] == 2358 and count["car"] == 624 and count["chair"] == 400
     assert count["bus"] == 115 and count["diningtable"] == 103
-    part = DataSet(train.samples[::50], train.names)
+    part = Dataset(train.samples[::50], train.names)
     write_voc(part, tmp_path / "copy", "train")
     same(part, read_voc(tmp_path / "copy", ["train"]))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from centerdet.data.problems import Problem
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.voc import read_voc
 from centerdet.data.yolo import read_yolo, write_yolo
 from centerdet.errors import AnnotationError, CenterdetError, DataError
 
 
-def picture(path: Path, height: int = 40, width: int = 60, **options: Any) -> Path:
+def image(path: Path, height: int = 40, width: int = 60, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (90, len(path.name), 30)).save(path, **options)
     return path
@@ -26,7 +26,7 @@ YAML = "train: images/train\nval: images/val\nnames:\n  0: zebra\n  1: cat\n"
 def yolo_folder(root: Path, labels: dict[str, str | None], yaml: str = YAML, split: str = "train") -> Path:
     """name -> the lines of its label file, None for no file."""
     for stem, lines in labels.items():
-        picture(root / "images" / split / f"{stem}.jpg")
+        image(root / "images" / split / f"{stem}.jpg")
         if lines is not None:
             (root / "labels" / split).mkdir(parents=True, exist_ok=True)
             (root / "labels" / split / f"{stem}.txt").write_text(lines)
@@ -50,11 +50,11 @@ def test_labels_are_parts_of_the_sides(tmp_path: Path) -> None:
     assert read_yolo(tmp_path, ["train"], ["cat", "dog", "zebra"]).samples[1].labels.tolist() == [0, 2]
 
 
-def test_sizes_are_those_of_the_upright_picture(tmp_path: Path) -> None:
+def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
     yolo_folder(tmp_path, {"a": "1 0.5 0.5 1 1"})
     exif = Image.Exif()
     exif[274] = 6
-    picture(tmp_path / "images" / "train" / "a.jpg", exif=exif)
+    image(tmp_path / "images" / "train" / "a.jpg", exif=exif)
     [sample] = read_yolo(tmp_path, ["train"]).samples
     assert (sample.size, sample.boxes.tolist()) == ((60, 40), [[0, 0, 40, 60]])
 
@@ -93,9 +93,9 @@ def test_where_splits_may_lie(tmp_path: Path) -> None:
             assert all(len(sample.boxes) == 1 for sample in data.samples)
 
 
-def test_labels_may_lie_beside_the_pictures(tmp_path: Path) -> None:
-    root = tmp_path / "images" / "mine"  # this folder's name is not the data set's
-    picture(root / "a.jpg")
+def test_labels_may_lie_beside_the_images(tmp_path: Path) -> None:
+    root = tmp_path / "images" / "mine"  # this folder's name is not the dataset's
+    image(root / "a.jpg")
     (root / "a.txt").write_text(GOOD)
     (root / "data.yaml").write_text("train: .\nnames: [zebra, cat]\n")
     assert len(read_yolo(root, ["train"]).samples[0].boxes) == 1
@@ -110,8 +110,8 @@ LINES = {
     "fraction": ("0.5 0.5 0.5 0.5 0.5", r"a\.txt:2: class 0.5: want one of"),
     "NaN": ("0 nan 0.5 0.5 0.5", r"a\.txt:2: box \(nan, 0.5, 0.5, 0.5\) is not finite"),
     "inverted": ("0 0.5 0.5 -0.5 0.5", r"a\.txt:2: box .* has no width"),
-    "pixels": ("0 30 20 10 10", r"a\.txt:2: box .* outside the picture of 60 x 40 px: .*are these pixels\?"),
-    "outside": ("0 0.5 0.5 1.9 1", r"a\.txt:2: box .* lies outside the picture of 60 x 40 px$"),
+    "pixels": ("0 30 20 10 10", r"a\.txt:2: box .* outside the image of 60 x 40 px: .*are these pixels\?"),
+    "outside": ("0 0.5 0.5 1.9 1", r"a\.txt:2: box .* lies outside the image of 60 x 40 px$"),
     "infinite": ("0 0.5 inf 0.5 0.5", r"a\.txt:2: box .* is not finite"),
 }
 
@@ -144,10 +144,10 @@ YAMLS = {
     ),
     "no folder": ("train: nowhere\nnames: [cat]", "train: no such folder or list .*nowhere"),
     "leading out": ("train: list.txt\nnames: [cat]", r"list\.txt:1: '../a.jpg' leads out of the folder"),
-    "missing": ("train: other.txt\nnames: [a, cat]", r"other\.txt:2: no picture .*x\.jpg"),
+    "missing": ("train: other.txt\nnames: [a, cat]", r"other\.txt:2: no image .*x\.jpg"),
     "twice listed": ("train: [images/train, images]\nnames: [a, cat]", r"a\.jpg is in the splits already"),
-    "empty": ("train: labels\nnames: [cat]", "train: the split has no picture"),
-    "unlabelled": ("train: images/bare\nnames: [cat]", r"1 picture of 1 without label file, such as .*bare.z\.txt"),
+    "empty": ("train: labels\nnames: [cat]", "train: the split has no image"),
+    "unlabeled": ("train: images/bare\nnames: [cat]", r"1 image of 1 without label file, such as .*bare.z\.txt"),
 }
 
 
@@ -157,7 +157,7 @@ def test_bad_descriptions_are_named(tmp_path: Path, case: str) -> None:
     yolo_folder(tmp_path, {"a": GOOD}, yaml + "\n")
     (tmp_path / "list.txt").write_text("../a.jpg\n")
     (tmp_path / "other.txt").write_text("images/train/a.jpg\nimages/train/x.jpg\n")
-    picture(tmp_path / "images" / "bare" / "z.jpg")
+    image(tmp_path / "images" / "bare" / "z.jpg")
     with pytest.raises(CenterdetError, match=message):
         read_yolo(tmp_path, ["train"])
 
@@ -176,7 +176,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "train" / "a.jpg").write_text("text")
     problems: list[Problem] = []
     data = read_yolo(tmp_path, ["train"], report=problems.append)
-    assert [problem.kind for problem in problems] == ["broken picture", "broken annotation"]
+    assert [problem.kind for problem in problems] == ["broken image", "broken annotation"]
     assert [sample.path.stem for sample in data.samples] == ["c"]
 
 
@@ -194,8 +194,8 @@ def test_what_is_written_is_read_back_to_a_thousandth(
     low = columns[:, :2] * [width - 1, height - 1]
     high = low + 1 + columns[:, 2:4] * ([width - 1, height - 1] - low)
     boxes = np.concatenate([low, high], axis=1)
-    sample = Sample(picture(root / "ä.png", height, width), boxes, columns[:, 4].astype(np.int64))
-    write_yolo(DataSet([sample], ("no", "ç: 1")), root / "copy", "train")
+    sample = Sample(image(root / "ä.png", height, width), boxes, columns[:, 4].astype(np.int64))
+    write_yolo(Dataset([sample], ("no", "ç: 1")), root / "copy", "train")
     data = read_yolo(root / "copy", ["train"])
     assert data.names == ("no", "ç: 1")
     np.testing.assert_allclose(data.samples[0].boxes, boxes, rtol=0, atol=1e-3)
@@ -205,9 +205,9 @@ def test_what_is_written_is_read_back_to_a_thousandth(
 def test_what_the_format_cannot_hold_is_counted(tmp_path: Path) -> None:
     boxes = np.array([[0.0, 0, 6, 4], [1, 1, 7, 5], [2, 2, 8, 6]])
     flags = np.array([True, False, False]), np.array([False, True, False])
-    sample = Sample(picture(tmp_path / "a.png"), boxes, np.array([0, 0, 1]), *flags)
-    written = write_yolo(DataSet([sample], ("zebra", "cat")), tmp_path / "out", "train")
-    assert written == {"pictures": 1, "objects": 2, "difficult flags lost": 1, "crowd regions left out": 1}
+    sample = Sample(image(tmp_path / "a.png"), boxes, np.array([0, 0, 1]), *flags)
+    written = write_yolo(Dataset([sample], ("zebra", "cat")), tmp_path / "out", "train")
+    assert written == {"images": 1, "objects": 2, "difficult flags lost": 1, "crowd regions left out": 1}
     [read] = read_yolo(tmp_path / "out", ["train"]).samples
     np.testing.assert_allclose(read.boxes, boxes[[0, 2]], rtol=0, atol=1e-6)
     assert read.labels.tolist() == [0, 1]
@@ -216,14 +216,12 @@ def test_what_the_format_cannot_hold_is_counted(tmp_path: Path) -> None:
 def test_splits_are_added_to_the_description(tmp_path: Path) -> None:
     root = tmp_path / "out"
     for split in ("train", "val"):
-        data = DataSet(
-            [Sample(picture(tmp_path / f"{split}.png"), np.array([[0.0, 0, 6, 4]]), np.array([0]))], ("cat",)
-        )
+        data = Dataset([Sample(image(tmp_path / f"{split}.png"), np.array([[0.0, 0, 6, 4]]), np.array([0]))], ("cat",))
         write_yolo(data, root, split, add=True)
     assert [sample.path.stem for sample in read_yolo(root, ["train", "val"]).samples] == ["train", "val"]
     before = (root / "data.yaml").read_bytes()
     with pytest.raises(DataError, match="names: want those of the new split"):
-        write_yolo(DataSet(data.samples, ("dog",)), root, "test", add=True)
+        write_yolo(Dataset(data.samples, ("dog",)), root, "test", add=True)
     with pytest.raises(DataError, match="the folder is not empty"):
         write_yolo(data, root, "test")
     assert (root / "data.yaml").read_bytes() == before and not (root / "images" / "test").exists()
@@ -231,7 +229,7 @@ def test_splits_are_added_to_the_description(tmp_path: Path) -> None:
 
 def test_a_copy_of_real_data_is_what_supervision_reads(voc_root: Path, tmp_path: Path) -> None:
     data = read_voc(voc_root, ["2012:extra"])
-    part = DataSet(data.samples[:60], data.names)
+    part = Dataset(data.samples[:60], data.names)
     written = write_yolo(part, tmp_path / "copy", "train")
     again = read_yolo(tmp_path / "copy", ["train"])
     assert written["objects"] == sum(len(sample.boxes) for sample in part.samples)

@@ -15,10 +15,10 @@ def test_outputs_and_gradients_are_those_of_pytorch(kernel: int, stride: int, pa
     ours = Depthwise(6, kernel, stride, padding).double()
     theirs = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=False).double()
     theirs.load_state_dict(ours.state_dict())
-    picture = torch.randn(3, 6, side, side + 2, dtype=torch.double).contiguous(memory_format=torch.channels_last)
+    image = torch.randn(3, 6, side, side + 2, dtype=torch.double).contiguous(memory_format=torch.channels_last)
     results = []
     for layer in (ours, theirs):
-        x = picture.clone().requires_grad_()
+        x = image.clone().requires_grad_()
         out = layer(x)
         out.backward(torch.linspace(-1, 1, out.numel(), dtype=torch.double).view_as(out))
         results.append((out.detach(), x.grad, layer.weight.grad))

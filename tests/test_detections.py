@@ -160,9 +160,9 @@ def test_supervision(found: Detections, nothing: Detections) -> None:
     assert len(theirs) == 4
     np.testing.assert_array_equal(theirs.xyxy, found.boxes)
     assert theirs["class_name"].tolist() == found.label_names
-    picture = np.zeros((60, 90, 3), np.uint8)
-    assert supervision.BoxAnnotator().annotate(picture.copy(), theirs).any()
-    assert supervision.LabelAnnotator().annotate(picture.copy(), theirs).any()
+    image = np.zeros((60, 90, 3), np.uint8)
+    assert supervision.BoxAnnotator().annotate(image.copy(), theirs).any()
+    assert supervision.LabelAnnotator().annotate(image.copy(), theirs).any()
     assert len(nothing.to_supervision()) == 0
 
 

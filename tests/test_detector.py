@@ -1,4 +1,4 @@
-"""One picture gives one answer, whatever it comes as and whatever comes with it."""
+"""One image gives one answer, whatever it comes as and whatever comes with it."""
 
 import io
 import os
@@ -40,16 +40,16 @@ def _check_same(first: Detections, second: Detections) -> None:
 
 
 def test_a_batch_gives_exactly_what_single_calls_give(detector: Detector) -> None:
-    pictures = [_photo(60, 90, 0), _photo(40, 30, 1), _photo(200, 64, 2)]
-    together = detector.predict_batch(pictures, score_threshold=0.0)
+    images = [_photo(60, 90, 0), _photo(40, 30, 1), _photo(200, 64, 2)]
+    together = detector.predict_batch(images, score_threshold=0.0)
     assert len(together) == 3
-    for picture, found in zip(pictures, together, strict=True):
-        _check_same(detector.predict(picture, score_threshold=0.0), found)
+    for image, found in zip(images, together, strict=True):
+        _check_same(detector.predict(image, score_threshold=0.0), found)
     assert detector.predict_batch([]) == []
-    assert detector.predict_batch(iter(pictures[:1]))[0].size == (60, 90)
+    assert detector.predict_batch(iter(images[:1]))[0].size == (60, 90)
 
 
-def test_path_bytes_array_pil_and_tensor_are_one_picture(detector: Detector, tmp_path: Path) -> None:
+def test_path_bytes_array_pil_and_tensor_are_one_image(detector: Detector, tmp_path: Path) -> None:
     pixels = _photo()
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).save(path)
@@ -65,7 +65,7 @@ def test_path_bytes_array_pil_and_tensor_are_one_picture(detector: Detector, tmp
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_and_its_exif_rotated_copy_agree(detector: Detector, orientation: int) -> None:
+def test_a_image_and_its_exif_rotated_copy_agree(detector: Detector, orientation: int) -> None:
     pixels = _photo()
     stored = pixels  # undo what a viewer does for this orientation
     if orientation in (2, 3, 6, 7):
@@ -91,7 +91,7 @@ def test_inputs_may_be_read_only_and_stay(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8000, 50), (50, 8000), (2, 3)])
-def test_pictures_of_any_shape(detector: Detector, height: int, width: int) -> None:
+def test_images_of_any_shape(detector: Detector, height: int, width: int) -> None:
     found = detector.predict(_photo(height, width), score_threshold=0.0)
     assert found.size == (height, width)
     assert 0 < len(found.scores) <= 100
@@ -130,13 +130,13 @@ def test_predicting_leaves_the_network_and_the_random_state_alone(detector: Dete
     assert all(torch.equal(value, before[key]) for key, value in detector.network.state_dict().items())
 
 
-def test_bad_pictures_are_errors(detector: Detector, tmp_path: Path) -> None:
+def test_bad_images_are_errors(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.jpg"):
         detector.predict(tmp_path / "none.jpg")
     with pytest.raises(ImageError, match="want uint8"):
         detector.predict(np.full((5, 5, 3), np.nan, np.float32))
     text = tmp_path / "text.jpg"
-    text.write_text("not a picture")
+    text.write_text("not a image")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         detector.predict_batch([_photo(), text])
 
@@ -163,13 +163,13 @@ def test_a_stream_gives_what_single_calls_give_and_errors_in_their_places(detect
             assert one.source == str(path)
         else:
             assert isinstance(one, ImageError)
-    (where, picture, one), *_ = detector.stream_pictures([_photo()])
-    assert where == "picture 0" and isinstance(one, Detections) and one.source is None
-    assert np.array_equal(picture, _photo())
+    (where, image, one), *_ = detector.stream_images([_photo()])
+    assert where == "image 0" and isinstance(one, Detections) and one.source is None
+    assert np.array_equal(image, _photo())
 
 
-def test_sources_that_cannot_be_meant_are_raised_before_the_first_picture(detector: Detector, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no pictures"):
+def test_sources_that_cannot_be_meant_are_raised_before_the_first_image(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no images"):
         detector.stream(tmp_path)
     with pytest.raises(ConfigError, match="allow_urls"):
         detector.stream("http://127.0.0.1/a.jpg")
@@ -178,11 +178,11 @@ def test_sources_that_cannot_be_meant_are_raised_before_the_first_picture(detect
 def test_views_go_through_the_network_together(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     hook = detector.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    pictures: list[Any] = [_photo(seed=seed) for seed in range(5)]
-    pictures.insert(2, b"broken")
-    single = [one for _, one in detector.stream(pictures)]
+    images: list[Any] = [_photo(seed=seed) for seed in range(5)]
+    images.insert(2, b"broken")
+    single = [one for _, one in detector.stream(images)]
     monkeypatch.setattr(detector, "_together", 3)  # as with CUDA
-    together = [one for _, one in detector.stream(pictures)]
+    together = [one for _, one in detector.stream(images)]
     hook.remove()
     assert sizes == [1, 1, 1, 1, 1, 3, 2]
     assert isinstance(single[2], ImageError) and isinstance(together[2], ImageError)
@@ -253,10 +253,10 @@ def test_a_long_stream_does_not_grow_the_process(detector: Detector, tile: int |
 @pytest.mark.soak
 def test_a_thousand_predictions_do_not_grow_the_process(detector: Detector) -> None:
     psutil = pytest.importorskip("psutil")
-    process, pictures = psutil.Process(os.getpid()), [_photo(400, 600, seed) for seed in range(8)]
+    process, images = psutil.Process(os.getpid()), [_photo(400, 600, seed) for seed in range(8)]
     found, resident = [], []
     for number in range(1200):
-        found.append(detector.predict(pictures[number % 8], score_threshold=0.0))
+        found.append(detector.predict(images[number % 8], score_threshold=0.0))
         if number in (200, 1199):
             resident.append(process.memory_info().rss)
     kept = sum(one.boxes.nbytes + one.scores.nbytes + one.labels.nbytes for one in found)

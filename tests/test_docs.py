@@ -24,7 +24,7 @@ import centerdet
 import centerdet.metrics
 from centerdet.cli import app
 from centerdet.data.formats import read_dataset
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import draw_scene
 from centerdet.data.voc import VOC_NAMES, write_voc
 
@@ -76,7 +76,7 @@ def run_page(page: Path, *, short: bool) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of someone who has done the tutorial and has some pictures and a devkit beside it."""
+    """The folder of someone who has done the tutorial and has some images and a devkit beside it."""
     folder = tmp_path_factory.mktemp("reader")
     for source, name in {"astronaut": "street", "chelsea": "park"}.items():
         cv2.imwrite(str(folder / f"{name}.jpg"), cv2.imread(str(PHOTOGRAPHS / f"{source}.png")))
@@ -88,7 +88,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clip.write(cv2.resize(scene.image, (96, 96)))
     clip.release()
     cat = Sample(PHOTOGRAPHS / "chelsea.png", np.array([[0.0, 0, 451, 300]]), np.array([VOC_NAMES.index("cat")]))
-    write_voc(DataSet([cat], VOC_NAMES), folder / "VOCdevkit" / "VOC2007", "val")
+    write_voc(Dataset([cat], VOC_NAMES), folder / "VOCdevkit" / "VOC2007", "val")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run_page(TUTORIAL, short=True)

@@ -1,4 +1,4 @@
-"""A detector and a data set to numbers: perfect ones are 1, and training's validation is what users get."""
+"""A detector and a dataset to numbers: perfect ones are 1, and training's validation is what users get."""
 
 import json
 from pathlib import Path
@@ -9,20 +9,20 @@ from tiny import tiny_detector
 
 from centerdet import Detections
 from centerdet.data.formats import read_dataset
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.errors import DataError
-from centerdet.evaluation import evaluate, evaluate_detections, ground_truth
+from centerdet.evaluation.evaluation import evaluate, evaluate_detections, ground_truth
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("evaluation") / "shapes"
     write_shapes(root, train=1, val=6, size=96)
     return read_dataset(root, ("val",))
 
 
-def _perfect(dataset: DataSet) -> list[Detections]:
+def _perfect(dataset: Dataset) -> list[Detections]:
     return [
         Detections(
             sample.boxes.astype(np.float32),
@@ -35,31 +35,31 @@ def _perfect(dataset: DataSet) -> list[Detections]:
     ]
 
 
-def test_perfect_detections_score_one(dataset: DataSet) -> None:
+def test_perfect_detections_score_one(dataset: Dataset) -> None:
     result = evaluate_detections(_perfect(dataset), dataset)
     assert result.voc.mean_ap == 1.0 and result.voc.mean_ap_11pt == pytest.approx(1)
-    assert result.pictures == 6
+    assert result.images == 6
     *classes, mean = result.rows()
     assert [row[0] for row in classes] == list(SHAPE_NAMES)
     assert mean[0] == "mean" and mean[1] == sum(row[1] for row in classes) == sum(len(s.boxes) for s in dataset.samples)
     assert mean[2:] == pytest.approx((100, 100))
 
 
-def test_nothing_found_scores_zero_and_the_protocol_is_told(dataset: DataSet, tmp_path: Path) -> None:
+def test_nothing_found_scores_zero_and_the_protocol_is_told(dataset: Dataset, tmp_path: Path) -> None:
     nothing = [
         Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), dataset.names, (9, 9))
         for _ in dataset.samples
     ]
     result = evaluate_detections(nothing, dataset)
     assert result.voc.mean_ap == 0.0
-    for words in ("6 pictures", "difficult", "voc-area", "voc07-11pt"):
+    for words in ("6 images", "difficult", "voc-area", "voc07-11pt"):
         assert words in result.protocol
     assert result.protocol in str(result) and all(name in str(result) for name in SHAPE_NAMES)
     result.save(tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text())["protocol"] == result.protocol
 
 
-def test_missing_one_object_costs_its_class(dataset: DataSet) -> None:
+def test_missing_one_object_costs_its_class(dataset: Dataset) -> None:
     found = _perfect(dataset)
     number = next(index for index, sample in enumerate(dataset.samples) if len(sample.boxes))
     first = found[number]
@@ -72,9 +72,9 @@ def test_missing_one_object_costs_its_class(dataset: DataSet) -> None:
     assert (others[~np.isnan(others)] == 1).all()
 
 
-def test_difficult_objects_count_neither_way(dataset: DataSet) -> None:
+def test_difficult_objects_count_neither_way(dataset: Dataset) -> None:
     hard = [Sample(s.path, s.boxes, s.labels, np.arange(len(s.boxes)) == 0, size=s.size) for s in dataset.samples]
-    marked = DataSet(hard, dataset.names)
+    marked = Dataset(hard, dataset.names)
     truth = ground_truth(marked)
     assert truth["difficult"].sum() == sum(len(sample.boxes) > 0 for sample in hard)
     for found in (_perfect(dataset), [_without_first(one) for one in _perfect(dataset)]):
@@ -85,7 +85,7 @@ def _without_first(found: Detections) -> Detections:
     return Detections(found.boxes[1:], found.scores[1:], found.labels[1:], found.names, found.size)
 
 
-def test_evaluating_is_predicting_every_picture(dataset: DataSet) -> None:
+def test_evaluating_is_predicting_every_image(dataset: Dataset) -> None:
     detector = tiny_detector(SHAPE_NAMES)
     done: list[int] = []
     result = evaluate(detector, dataset, progress=done.append)
@@ -96,8 +96,8 @@ def test_evaluating_is_predicting_every_picture(dataset: DataSet) -> None:
     assert str(result) == str(same)
 
 
-def test_what_does_not_fit_is_an_error(dataset: DataSet) -> None:
+def test_what_does_not_fit_is_an_error(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="names: the detector knows"):
         evaluate(tiny_detector(SHAPE_NAMES[::-1]), dataset)
-    with pytest.raises(DataError, match="want one Detections for each of 6 pictures, got 5"):
+    with pytest.raises(DataError, match="want one Detections for each of 6 images, got 5"):
         evaluate_detections(_perfect(dataset)[1:], dataset)

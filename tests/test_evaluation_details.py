@@ -11,25 +11,26 @@ import numpy as np
 import pytest
 from evaluation_sets import NAMES, make_set
 
-from centerdet.data.results import Results
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.detections import Detections
 from centerdet.errors import DataError
-from centerdet.evaluation import evaluate_detections, format_table
+from centerdet.evaluation.evaluation import evaluate_detections
+from centerdet.evaluation.files import Results
 from centerdet.metrics import coco_evaluate, voc_evaluate
+from centerdet.text import format_table
 
-Scene = tuple[DataSet, Results]
+Scene = tuple[Dataset, Results]
 Found = list[tuple[list[float], float, int]]
 
 
-def one_picture(objects: list[tuple[list[float], int]], found: Found, difficult: list[bool] | None = None) -> Scene:
-    """Objects (box, label) and detections (box, score, label) of one picture."""
+def one_image(objects: list[tuple[list[float], int]], found: Found, difficult: list[bool] | None = None) -> Scene:
+    """Objects (box, label) and detections (box, score, label) of one image."""
     boxes, labels = (np.array(part) for part in zip(*objects, strict=True))
     marks: Any = None if difficult is None else np.array(difficult)
     sample = Sample(Path("one.jpg"), boxes.astype(float), labels, marks)
     found_boxes, scores, found_labels = (np.array(part) for part in zip(*found, strict=True))
     zeros = np.zeros(len(found), np.int64)
-    return DataSet([sample], NAMES), Results(found_boxes.astype(float), scores, found_labels, zeros)
+    return Dataset([sample], NAMES), Results(found_boxes.astype(float), scores, found_labels, zeros)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -52,14 +53,14 @@ def test_the_numbers_are_those_of_the_metrics(tmp_path: Path, seed: int) -> None
 
 
 def test_names_of_detections_must_be_those_of_the_data_set(tmp_path: Path) -> None:
-    dataset, _ = make_set(tmp_path, pictures=1)
+    dataset, _ = make_set(tmp_path, images=1)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), NAMES[::-1], (200, 200))
     with pytest.raises(DataError, match="found: names"):
         evaluate_detections([nothing], dataset)
 
 
 def test_it_prints_both_numbers_with_their_protocol() -> None:
-    dataset, found = one_picture([([0, 0, 10, 10], 0)], [([0, 0, 10, 10], 0.01, 0)])
+    dataset, found = one_image([([0, 0, 10, 10], 0)], [([0, 0, 10, 10], 0.01, 0)])
     result = evaluate_detections(found, dataset)
     assert str(result).splitlines() == [
         "class    objects  voc-area  voc07-11pt",
@@ -69,7 +70,7 @@ def test_it_prints_both_numbers_with_their_protocol() -> None:
         "mean           1     100.0       100.0",
         result.protocol,
     ]
-    for words in ("1 picture,", "IoU >= 0.5", "difficult ignored", "at most 100 detections", "no score threshold"):
+    for words in ("1 image,", "IoU >= 0.5", "difficult ignored", "at most 100 detections", "no score threshold"):
         assert words in result.protocol
     assert format_table(("a", "b"), []) == "a  b"
 
@@ -85,7 +86,7 @@ def test_a_score_threshold_is_told(tmp_path: Path) -> None:
     foreign = evaluate_detections(found.reaching(0.3), dataset)
     assert foreign.warning is not None
     assert foreign.warning.startswith(f"the lowest of {len(foreign.results.scores)} scores is 0.3")
-    assert evaluate_detections(Results.join([]), DataSet([], NAMES)).warning is None
+    assert evaluate_detections(Results.join([]), Dataset([], NAMES)).warning is None
 
 
 def test_json_and_csv_hold_fractions(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_the_way_from_voc_to_coco_ends_at_both(tmp_path: Path, seed: int) -> Non
     assert [step.ap for step in steps[-2:]] == [at_half, average]
 
 
-def changed(dataset: DataSet, found: Results) -> dict[str, float]:
+def changed(dataset: Dataset, found: Results) -> dict[str, float]:
     """The steps that change the AP by more than what 101 points make of a curve, in percent."""
     steps = evaluate_detections(found, dataset).from_voc_to_coco()
     changes = {step.rules: 100 * (step.ap - before.ap) for before, step in pairwise(steps)}
@@ -138,36 +139,36 @@ def changed(dataset: DataSet, found: Results) -> dict[str, float]:
 def test_each_step_changes_one_rule() -> None:
     first, near, far = [0.0, 0, 100, 100], [0.0, 20, 100, 120], [300.0, 300, 400, 400]
     # All is found exactly: nothing to change.
-    assert changed(*one_picture([(first, 0), (far, 0)], [(first, 0.9, 0), (far, 0.8, 0)])) == {}
+    assert changed(*one_image([(first, 0), (far, 0)], [(first, 0.9, 0), (far, 0.8, 0)])) == {}
     # A difficult object that nobody finds.
-    missed = one_picture([(first, 0), (far, 0)], [(first, 0.9, 0)], [False, True])
+    missed = one_image([(first, 0), (far, 0)], [(first, 0.9, 0)], [False, True])
     assert changed(*missed) == {"difficult objects count": -50}
     assert "1 more to be found" in evaluate_detections(missed[1], missed[0]).from_voc_to_coco()[2].why
-    # Two detections lie best on one object, and the second still well on its neighbour.
-    twice = one_picture([(first, 0), (near, 0)], [([0, 0, 100, 101], 0.9, 0), ([0, 9, 100, 109], 0.8, 0)])
+    # Two detections lie best on one object, and the second still well on its neighbor.
+    twice = one_image([(first, 0), (near, 0)], [([0, 0, 100, 101], 0.9, 0), ([0, 9, 100, 109], 0.8, 0)])
     coarse = {"VOC from 2010 on (voc-area)"}  # half of the recall is 6 of 11 points
     assert changed(*twice).keys() - coarse == {"next best object", "IoU 0.50:0.95 (COCO AP)"}
     # The object is found by the 101st detection of its class.
-    crowd = one_picture([(first, 0)], [*([(far, 0.9, 0)] * 100), (first, 0.8, 0)])
+    crowd = one_image([(first, 0)], [*([(far, 0.9, 0)] * 100), (first, 0.8, 0)])
     result = evaluate_detections(crowd[1], crowd[0])
     steps = result.from_voc_to_coco()
     assert "1 of 101 detections fall away" in steps[5].why
     assert [round(1000 * step.ap) for step in steps[4:6]] == [10, 0]
     assert "up to 101 detections each" in result.protocol
     # Boxes that IoU 0.5 takes for right, and most other thresholds not.
-    loose = one_picture([(first, 0)], [([0, 0, 100, 61], 0.9, 0)])
+    loose = one_image([(first, 0)], [([0, 0, 100, 61], 0.9, 0)])
     assert changed(*loose) == {"IoU 0.50:0.95 (COCO AP)": -70}
 
 
 def test_nothing_to_find_is_nan_all_along() -> None:
-    result = evaluate_detections(Results.join([]), DataSet([Sample(Path("empty.jpg"))], NAMES))
+    result = evaluate_detections(Results.join([]), Dataset([Sample(Path("empty.jpg"))], NAMES))
     assert all(np.isnan(step.ap) for step in result.from_voc_to_coco())
     assert result.to_dict(details=True, rules=True)["mean"] == {"voc-area": None, "voc07-11pt": None}
     assert result.suspects() == []
 
 
-def test_two_detectors_are_compared_on_the_same_pictures(tmp_path: Path) -> None:
-    dataset, found = make_set(tmp_path, pictures=30)
+def test_two_detectors_are_compared_on_the_same_images(tmp_path: Path) -> None:
+    dataset, found = make_set(tmp_path, images=30)
     result = evaluate_detections(found, dataset)
     same = result.compare(result, resamples=50)
     assert (same.mean_ap.difference, same.mean_ap.p_value) == (0, 1)
@@ -176,15 +177,15 @@ def test_two_detectors_are_compared_on_the_same_pictures(tmp_path: Path) -> None
     better = result.compare(evaluate_detections(perfect, dataset), resamples=200)
     assert better.mean_ap.difference == pytest.approx(1 - result.voc.mean_ap)
     assert better.mean_ap.low > 0 and better.mean_ap.p_value < 0.05
-    with pytest.raises(DataError, match="same classes on the same pictures"):
-        result.compare(evaluate_detections(Results.join([]), DataSet(dataset.samples[:5], NAMES)))
+    with pytest.raises(DataError, match="same classes on the same images"):
+        result.compare(evaluate_detections(Results.join([]), Dataset(dataset.samples[:5], NAMES)))
 
 
-def test_likely_label_errors_name_picture_and_classes() -> None:
+def test_likely_label_errors_name_image_and_classes() -> None:
     box, other = [0.0, 0, 50, 50], [100.0, 100, 150, 150]
-    dataset, found = one_picture([(box, 0)], [(box, 0.9, 0), (box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
+    dataset, found = one_image([(box, 0)], [(box, 0.9, 0), (box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
     result = evaluate_detections(found, dataset)
-    assert [(one.picture, one.name, one.score, one.box, one.overlaps, one.iou) for one in result.suspects()] == [
+    assert [(one.image, one.name, one.score, one.box, one.overlaps, one.iou) for one in result.suspects()] == [
         (Path("one.jpg"), "big_cat", 0.95, (100, 100, 150, 150), None, 0),
         (Path("one.jpg"), "dog", 0.8, (0, 0, 50, 50), "cat", 1),
     ]

@@ -80,7 +80,7 @@ def test_only_the_command_prints() -> None:
     assert [at for file, at, node in nodes(PACKAGE) if called(node) == "print" and file != "centerdet/cli.py"] == []
 
 
-def test_only_images_opens_pictures() -> None:
+def test_only_images_opens_images() -> None:
     doors = re.compile(r"(.*\.)?(imread|imreadmulti|imdecode|read_image|decode_image|decode_jpeg)|(PIL\.)?Image\.open")
     found = [
         at for file, at, node in nodes(PACKAGE + SCRIPTS) if doors.fullmatch(called(node)) and "images.py" not in file
@@ -128,7 +128,7 @@ def test_importing_only_defines() -> None:
     assert [text for text in found if not re.fullmatch(allowed, text)] == []
 
 
-def test_names_are_spelt_out() -> None:
+def test_names_are_spelled_out() -> None:
     banned = {"base", "common", "core", "helper", "helpers", "lib", "manager", "meta", "misc", "tools", "util", "utils"}
     assert [name(path) for path in PACKAGE + SCRIPTS if path.stem in banned or path.parent.name in banned] == []
     short = {"helper", "hm", "ind", "manager", "meta", "misc", "reg", "wh"}

@@ -1,4 +1,4 @@
-"""One loader: path = bytes = PIL = array, every kind of picture, every kind of bad one; `Geometry` and its inverse."""
+"""One loader: path = bytes = PIL = array, every kind of image, every kind of bad one; `Geometry` and its inverse."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 
 def _photo(height: int = 60, width: int = 90, channels: int = 3) -> Pixels:
-    """Smooth colours with an edge, so that JPEG, chroma and orientation all matter."""
+    """Smooth colors with an edge, so that JPEG, chroma and orientation all matter."""
     rows, columns = np.mgrid[:height, :width]
     planes = [rows * 3 + 17 * k + columns * (k + 1) + 60 * (columns > width // 3) for k in range(channels)]
     return np.stack(planes, axis=-1).astype(np.uint8)
@@ -35,7 +35,7 @@ def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _check_same(content: bytes, path: Path) -> Pixels:
-    """Path, bytes, PIL image and array are one picture, and the header knows its size."""
+    """Path, bytes, PIL image and array are one image, and the header knows its size."""
     path.write_bytes(content)
     pixels = load(path)
     assert pixels.dtype == np.uint8
@@ -57,9 +57,9 @@ def test_path_bytes_pil_and_array_agree_in_every_format(kind: str, mode: str, tm
     if kind == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
     if (kind, mode) in [("AVIF", "1"), ("JPEG", "1"), ("WEBP", "1")]:
-        pytest.skip("the format has no such pictures")
+        pytest.skip("the format has no such images")
     image = Image.fromarray(_photo()).convert(mode)
-    pixels = _check_same(_encode(image, kind), tmp_path / f"picture.{kind.lower()}")
+    pixels = _check_same(_encode(image, kind), tmp_path / f"image.{kind.lower()}")
     if kind in ("PNG", "BMP", "PPM", "TIFF"):
         np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
 
@@ -82,7 +82,7 @@ def test_non_ascii_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_applied(orientation: int, kind: str, tmp_path: Path) -> None:
     upright = _photo(33, 70)
-    # What a camera stores is the upright picture taken back through the orientation's own transformation.
+    # What a camera stores is the upright image taken back through the orientation's own transformation.
     back = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
         5: upright.swapaxes(0, 1),
@@ -128,17 +128,17 @@ def test_transparency_is_put_over_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[30:40], rgba[30:40, :, :3])
     exact = 255 + (rgba[..., :3].astype(float) - 255) * rgba[..., 3:] / 255
     assert np.abs(pixels - exact).max() <= 0.5
-    grey = _check_same(_encode(Image.fromarray(rgba[..., 2:], "LA"), "PNG"), tmp_path / "la.png")
-    assert (grey[:30] == 255).all()
+    gray = _check_same(_encode(Image.fromarray(rgba[..., 2:], "LA"), "PNG"), tmp_path / "la.png")
+    assert (gray[:30] == 255).all()
     palette = Image.fromarray(rgba[..., :3]).quantize(16)
     _check_same(_encode(palette, "PNG", transparency=3), tmp_path / "palette.png")
     _check_same(_encode(palette, "PNG"), tmp_path / "opaque.png")
 
 
-def test_grey_arrays() -> None:
-    grey = _photo(channels=1)
-    expected = np.repeat(grey, 3, axis=2)
-    for source in (grey, grey[..., 0], torch.from_numpy(grey[..., 0]), torch.from_numpy(grey).permute(2, 0, 1)):
+def test_gray_arrays() -> None:
+    gray = _photo(channels=1)
+    expected = np.repeat(gray, 3, axis=2)
+    for source in (gray, gray[..., 0], torch.from_numpy(gray[..., 0]), torch.from_numpy(gray).permute(2, 0, 1)):
         np.testing.assert_array_equal(load(source), expected)
         np.testing.assert_array_equal(load(source, color="bgr"), expected)
 
@@ -149,8 +149,8 @@ def test_sixteen_bits_are_cut_to_their_high_byte(tmp_path: Path) -> None:
         path = tmp_path / f"deep.{kind.lower()}"
         path.write_bytes(_encode(Image.fromarray(deep), kind))
         np.testing.assert_array_equal(load(path), np.repeat(deep[..., None] >> 8, 3, axis=2))
-    colours = (_photo().astype(np.uint16) << 8) + 200
-    cv2.imwrite(str(tmp_path / "deep_rgb.png"), colours[..., ::-1])
+    colors = (_photo().astype(np.uint16) << 8) + 200
+    cv2.imwrite(str(tmp_path / "deep_rgb.png"), colors[..., ::-1])
     np.testing.assert_array_equal(load(tmp_path / "deep_rgb.png"), _photo())
 
 
@@ -206,16 +206,16 @@ def test_damaged_files_never_raise_anything_else(tmp_path: Path) -> None:
                 assert "damaged" in str(error)  # noqa: PT017
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_files_that_are_no_images(tmp_path: Path) -> None:
     text = tmp_path / "text.jpg"
-    text.write_text("this is no picture")
+    text.write_text("this is no image")
     (tmp_path / "empty.png").touch()
     (tmp_path / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for path, message in [
-        (text, "want a picture"),
+        (text, "want a image"),
         (tmp_path / "empty.png", "empty"),
-        (tmp_path / "script.jpg", "want a picture"),
-        (tmp_path / "missing.jpg", "no such picture"),
+        (tmp_path / "script.jpg", "want a image"),
+        (tmp_path / "missing.jpg", "no such image"),
         (tmp_path, "folder"),
         (Path("nul\0.jpg"), "cannot be read"),
     ]:
@@ -252,7 +252,7 @@ def test_the_size_limit_is_checked_before_the_pixels(tmp_path: Path) -> None:
         load(Image.fromarray(_photo()), max_pixels=1000)
 
 
-def test_a_large_picture_within_the_limit_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_within_the_limit_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above it, raises at twice
     for kind in ("JPEG", "PNG", "BMP"):
         assert load(_encode(Image.fromarray(_photo()), kind)).shape == (60, 90, 3)
@@ -274,14 +274,14 @@ def test_a_large_picture_within_the_limit_warns_of_nothing(monkeypatch: pytest.M
         (np.zeros((9, 9), bool), "got bool"),
         (np.zeros((9, 9, 2), np.uint8), "give it 3 channels"),
         (np.zeros((3, 9, 9), np.uint8), "transpose"),
-        (np.zeros((2, 9, 9, 3), np.uint8), "one picture at a time"),
+        (np.zeros((2, 9, 9, 3), np.uint8), "one image at a time"),
         (np.zeros(9, np.uint8), "got uint8 .9,."),
         (np.zeros((0, 9, 3), np.uint8), "at least 1 x 1"),
         (torch.zeros(3, 9, 9), "tensor: want uint8 .3, H, W., got float32 .3, 9, 9.: scale"),
         (torch.zeros(3, 9, 9, dtype=torch.bfloat16), "bfloat16"),
         (torch.zeros(9, 8, 3, dtype=torch.uint8), "permute"),
         (torch.zeros(2, 9, 9, dtype=torch.uint8), "got uint8 .2, 9, 9.: give it 3 channels"),
-        (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), "one picture at a time"),
+        (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), "one image at a time"),
         (io.BytesIO(b"x"), "pass its read"),
         (["a.jpg"], "predict_batch"),
         (None, "got NoneType"),
@@ -292,7 +292,7 @@ def test_unusable_sources(source: object, message: str) -> None:
         load(source)  # type: ignore[arg-type]
 
 
-def test_unknown_colour_order() -> None:
+def test_unknown_color_order() -> None:
     with pytest.raises(ConfigError, match="rgbx"):
         load(_photo(), color="rgbx")
 

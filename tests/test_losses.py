@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from centerdet.codec import Targets, encode
-from centerdet.losses import BOX_WEIGHT, box_loss, detection_loss, heatmap_loss
+from centerdet.training.losses import BOX_WEIGHT, box_loss, detection_loss, heatmap_loss
 
 CLASSES, GRID, STRIDE = 2, 6, 8
 
@@ -123,7 +123,7 @@ def test_losses_and_gradients_are_finite(scene: str, logit: float, distance: flo
     assert distances.grad is not None and torch.isfinite(distances.grad).all()
 
 
-def test_an_empty_picture_still_teaches_background() -> None:
+def test_an_empty_image_still_teaches_background() -> None:
     targets = _targets([])
     logits, distances = (tensor.float().requires_grad_() for tensor in _outputs(1))
     heatmap, box = detection_loss(logits, distances, targets, STRIDE)

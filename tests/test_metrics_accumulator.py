@@ -1,4 +1,4 @@
-"""Picture by picture gives the numbers of the flat arrays, in any order and through any merging."""
+"""Image by image gives the numbers of the flat arrays, in any order and through any merging."""
 
 import pickle
 from typing import Any
@@ -14,7 +14,7 @@ PROBLEMS = [small_problem(seed, "gt_difficult") for seed in range(40)]
 DET, TRUTH = ("boxes", "scores", "labels"), ("boxes", "labels", "difficult")
 
 
-def pictures(problem: Problem) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
+def images(problem: Problem) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
     found = {}
     for image in np.unique(np.append(problem["det_images"], problem["gt_images"])).tolist():
         det, truth = problem["det_images"] == image, problem["gt_images"] == image
@@ -26,11 +26,11 @@ def pictures(problem: Problem) -> dict[int, tuple[dict[str, Any], dict[str, Any]
 
 
 def assert_same(accumulator: Accumulator, problem: Problem) -> None:
-    by_picture = {
+    by_image = {
         kind: np.argsort(problem[f"{kind}_images"], kind="stable") for kind in ("det", "gt")
-    }  # file order is by picture here
+    }  # file order is by image here
     ordered = {
-        name: value[by_picture[name.partition("_")[0]]] if isinstance(value, np.ndarray) else value
+        name: value[by_image[name.partition("_")[0]]] if isinstance(value, np.ndarray) else value
         for name, value in problem.items()
     }
     result, expected = accumulator.compute(), voc_evaluate(**ordered)
@@ -42,7 +42,7 @@ def assert_same(accumulator: Accumulator, problem: Problem) -> None:
 
 def test_in_any_order() -> None:
     for seed, problem in enumerate(PROBLEMS):
-        parts = list(pictures(problem).items())
+        parts = list(images(problem).items())
         accumulator = Accumulator(problem["num_classes"])
         for at in np.random.default_rng(seed).permutation(len(parts)):
             accumulator.update(*parts[at][1], image=parts[at][0])
@@ -53,14 +53,14 @@ def test_in_any_order() -> None:
 def test_merged_across_processes() -> None:
     for problem in PROBLEMS:
         numbered = [Accumulator(problem["num_classes"]) for _ in range(2)]
-        for at, (image, part) in enumerate(pictures(problem).items()):
+        for at, (image, part) in enumerate(images(problem).items()):
             numbered[at % 2].update(*part, image=image)
         sent = pickle.loads(pickle.dumps(numbered[0]))  # noqa: S301
         numbered[1].merge(sent)
         assert_same(numbered[1], problem)
 
         counted = [Accumulator(problem["num_classes"]) for _ in range(2)]
-        for at, part in enumerate(pictures(problem).values()):
+        for at, part in enumerate(images(problem).values()):
             counted[at > 0].update(*part)
         counted[0].merge(counted[1])
         assert_same(counted[0], problem)
@@ -101,23 +101,23 @@ def test_what_is_refused() -> None:
     none = {"boxes": np.zeros((0, 4)), "scores": [], "labels": []}
     accumulator = Accumulator(1)
     accumulator.update(none, none, image=3)
-    with pytest.raises(ValueError, match="picture 3 is there already"):
+    with pytest.raises(ValueError, match="image 3 is there already"):
         accumulator.update(none, none, image=3)
-    with pytest.raises(ValueError, match="a number for every picture or for none"):
+    with pytest.raises(ValueError, match="a number for every image or for none"):
         accumulator.update(none, none)
     with pytest.raises(ValueError, match="from 0 to"):
         accumulator.update(none, none, image=-1)
     bad = {"boxes": [[0, 0, 1, 1], [2, 0, 1, 1]], "scores": [0.5, 0.4], "labels": [0, 0]}
-    with pytest.raises(ValueError, match=r"^picture 7: det_boxes\[1\]: want "):
+    with pytest.raises(ValueError, match=r"^image 7: det_boxes\[1\]: want "):
         accumulator.update(bad, none, image=7)
     assert len(accumulator) == 1
     other = Accumulator(1)
     other.update(none, none, image=3)
-    with pytest.raises(ValueError, match="picture 3 is there already"):
+    with pytest.raises(ValueError, match="image 3 is there already"):
         accumulator.merge(other)
     with pytest.raises(ValueError, match="num_classes: want 1, got 2"):
         accumulator.merge(Accumulator(2))
     counted = Accumulator(1)
     counted.update(none, none)
-    with pytest.raises(ValueError, match="a number for every picture or for none"):
+    with pytest.raises(ValueError, match="a number for every image or for none"):
         accumulator.merge(counted)

@@ -22,7 +22,7 @@ def line(*spans: tuple[float, float]) -> Any:
 
 
 def case(dets: Any, scores: Any, truths: Any, **more: Any) -> Problem:
-    """One class in one picture, unless `more` says otherwise."""
+    """One class in one image, unless `more` says otherwise."""
     problem = {
         "det_boxes": line(*dets), "det_scores": scores, "det_labels": [0] * len(dets), "det_images": [0] * len(dets),
         "gt_boxes": line(*truths), "gt_labels": [0] * len(truths), "gt_images": [0] * len(truths), "num_classes": 1,
@@ -139,7 +139,7 @@ def test_the_right_edge_is_the_rounded_sum() -> None:
     assert checked(case([(0.3, 0.9)], [0.9], [(0.5, 1.1)])).recall[0, 0, ALL] == 1
 
 
-def test_equal_scores_go_by_picture_then_row() -> None:
+def test_equal_scores_go_by_image_then_row() -> None:
     truths = [(0, 10)]
     problem = case([(0, 10), (50, 60)], [0.5, 0.5], truths, det_images=[1, 0])
     problem["gt_images"] = [1]
@@ -153,7 +153,7 @@ def test_one_detection_alone_is_not_quite_precise() -> None:
     assert checked(case([(0, 10)], [0.9], [(0, 10)])).stats[0] == 1 / (1 + np.spacing(1)) < 1
 
 
-def test_limits_are_for_a_class_and_picture() -> None:
+def test_limits_are_for_a_class_and_image() -> None:
     """150 detections of which the hundred best are wrong: the object is found by none that counts."""
     dets = [(1000, 1010)] * 100 + [(0, 10)] * 50
     problem = case(dets, np.linspace(1, 0.1, 150), [(0, 10)])
@@ -200,8 +200,8 @@ def test_little_or_nothing(dets: Any, truths: Any, crowd: int) -> None:
 def test_recalls_are_compared_as_floats() -> None:
     """Of 25 objects, 7 are 0.28, but 0.28 * 25 is above 7; of 20, 19 are below linspace's 0.95, and 0.95 * 20 is 19."""
     for count in (20, 25, 50, 100):
-        spans, pictures = [(0, 10), (50, 60)] * count, np.repeat(np.arange(count), 2)  # a true one, a false one
-        problem = case(spans, np.linspace(1, 0, 2 * count), spans[::2], det_images=pictures)
+        spans, images = [(0, 10), (50, 60)] * count, np.repeat(np.arange(count), 2)  # a true one, a false one
+        problem = case(spans, np.linspace(1, 0, 2 * count), spans[::2], det_images=images)
         checked({**problem, "gt_images": np.arange(count)})
 
 
@@ -209,8 +209,8 @@ def test_chains_of_displaced_detections() -> None:
     """Every detection reaches many objects, so that each choice pushes the next detection further."""
     rng = np.random.default_rng(7)
     for _ in range(5):
-        centre = rng.integers(0, 12, (60, 1)) + rng.integers(0, 2, (60, 1)) * 0.5
-        spans = np.concatenate([centre, centre + 40], 1).tolist()
+        center = rng.integers(0, 12, (60, 1)) + rng.integers(0, 2, (60, 1)) * 0.5
+        spans = np.concatenate([center, center + 40], 1).tolist()
         scores = rng.permutation(30) / 30
         checked(
             case(spans[:30], scores, spans[30:], gt_crowd=rng.random(30) < 0.1, gt_area=rng.choice([9, 2e3, 2e4], 30))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metric_problems import EMPTY, Problem, area_under, crowd_of_pictures, fates, only, overlap, small_problem
+from metric_problems import EMPTY, Problem, area_under, crowd_of_images, fates, only, overlap, small_problem
 
 from centerdet.metrics import voc_evaluate
 from centerdet.metrics.diagnose import ap_by_size, confusion_matrix, operating_points, precision_recall
@@ -19,7 +19,7 @@ def square(side: float, at: float = 0.0) -> list[float]:
 
 
 def problem_of(detections: list[tuple[Any, ...]], truths: list[tuple[Any, ...]], classes: int = 1) -> Problem:
-    """Rows of (box, score, label, picture) and of (box, label, picture, difficult)."""
+    """Rows of (box, score, label, image) and of (box, label, image, difficult)."""
     boxes, scores, labels, images = zip(*detections, strict=True) if detections else ([], [], [], [])
     gt_boxes, gt_labels, gt_images, difficult = zip(*truths, strict=True) if truths else ([], [], [], [])
     return {
@@ -77,7 +77,7 @@ def test_strays_count_in_their_own_size_and_duplicates_in_that_of_the_object() -
 
 def test_one_size_alone_is_voc_bit_for_bit() -> None:
     for seed in range(5):
-        problem = crowd_of_pictures(seed)
+        problem = crowd_of_images(seed)
         for key in ("det_boxes", "gt_boxes"):
             problem[key] = problem[key] * 20
         whole, large = voc_evaluate(**problem), ap_by_size(**problem)
@@ -141,7 +141,7 @@ def test_threshold_is_the_scores_own() -> None:
     assert confusion_matrix(**problem, score_threshold=0.7).matrix[0, 0] == 1
 
 
-def test_false_positives_are_per_picture_evaluated() -> None:
+def test_false_positives_are_per_image_evaluated() -> None:
     problem = problem_of([(square(9), 0.9, 0, 4), (square(9), 0.9, 0, 8)], [])
     assert operating_points(**problem).overall.false_positives_per_image == 1
     assert operating_points(**problem, num_images=8).per_class.false_positives_per_image.tolist() == [0.25]
@@ -221,7 +221,7 @@ def test_greedy_matching_goes_through_long_chains() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_of_the_confusion_matrix_are_the_ground_truths(seed: int) -> None:
-    problem = crowd_of_pictures(seed)
+    problem = crowd_of_images(seed)
     matrix = confusion_matrix(**problem, score_threshold=0.4).matrix
     real = problem["gt_labels"][~problem["gt_difficult"]]
     np.testing.assert_array_equal(matrix[:-1].sum(1), np.bincount(real, minlength=3))
@@ -239,7 +239,7 @@ def test_every_result_is_json_whatever_is_missing(function: Any) -> None:
 
 @pytest.mark.parametrize("function", EVERY)
 def test_nothing_is_modified_and_narrow_types_do_not_overflow(function: Any) -> None:
-    problem = crowd_of_pictures(1, pictures=200)
+    problem = crowd_of_images(1, images=200)
     wanted = function(**problem).to_dict()
     for key, value in problem.items():
         if key.endswith(("labels", "images")):

@@ -201,7 +201,7 @@ def test_tensors() -> None:
     assert_same(problem, {**problem, **tensors})
 
 
-def test_numbers_of_pictures_may_be_wide_and_many() -> None:
+def test_numbers_of_images_may_be_wide_and_many() -> None:
     problem = crowded()
     wide = {name: problem[name] * (2**40 // 3) for name in ("det_images", "gt_images")}
     assert max(value.max() for value in wide.values()) <= 2**40

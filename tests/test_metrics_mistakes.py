@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metric_problems import EMPTY, Problem, area_under, crowd_of_pictures, fates, only, overlap, small_problem
+from metric_problems import EMPTY, Problem, area_under, crowd_of_images, fates, only, overlap, small_problem
 
 from centerdet.metrics import voc_evaluate
-from centerdet.metrics.mistakes import KINDS, error_kinds, label_errors
+from centerdet.metrics.tide import KINDS, error_kinds, label_errors
 
 SEEDS = range(200)
 BOX, FAR = [0.0, 0.0, 10.0, 10.0], [500.0, 500.0, 510.0, 510.0]
@@ -33,7 +33,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
         if fate[d] != "false":
             kinds.append(fate[d])
         elif 0.1 <= own_iou < 0.5:
-            kinds.append("localisation")
+            kinds.append("localization")
             goals[d] = own
         elif other_iou >= 0.5:
             kinds.append("classification")
@@ -62,7 +62,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
         if goals[d] not in used:
             used.add(goals[d])
             chosen.add(d)
-    for kind in ("classification", "localisation"):
+    for kind in ("classification", "localization"):
         rows = [
             (scores[d], True, gt_labels[goals[d]]) if d in chosen and kinds[d] == kind else row(d)
             for d in kept
@@ -107,7 +107,7 @@ def test_kinds_and_costs_follow_the_plain_rules(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_costs_start_from_the_ap_of_voc(seed: int) -> None:
-    problem = crowd_of_pictures(seed)
+    problem = crowd_of_images(seed)
     result, whole = error_kinds(**problem), voc_evaluate(**problem)
     np.testing.assert_array_equal(result.ap, whole.ap)
     assert result.mean_ap == whole.mean_ap
@@ -134,7 +134,7 @@ TRUE = (BOX, 0.5, 0)
     [
         # The wrong name for the only object of class 0, and class 1 has none: 0 becomes 1.
         ("classification", [(BOX, 0.9, 1)], [(BOX, 0)], [1, np.nan]),
-        ("localisation", [(LOOSE, 0.9, 0)], [(BOX, 0)], [1, np.nan]),
+        ("localization", [(LOOSE, 0.9, 0)], [(BOX, 0)], [1, np.nan]),
         # The others lie before the true positive: AP 1/2 becomes 1.
         ("both", [(LOOSE, 0.9, 1), (FAR, 0.5, 1)], [(BOX, 0), (FAR, 1)], [0, 0.5]),
         ("duplicate", [(BOX, 0.9, 0), (BOX, 0.8, 0), (FAR, 0.7, 0)], [(BOX, 0), (FAR, 0)], [1 / 6, np.nan]),
@@ -153,18 +153,18 @@ def test_each_kind_by_hand(kind: str, rows: Any, truths: Any, cost: list[float])
 
 def test_only_the_best_scored_error_of_an_object_is_fixed() -> None:
     loose = example([(LOOSE, 0.9, 0), (LOOSE, 0.8, 0), (LOOSE, 0.7, 0)], [(BOX, 0)])
-    assert error_kinds(**loose).cost[KINDS.index("localisation"), 0] == 1
+    assert error_kinds(**loose).cost[KINDS.index("localization"), 0] == 1
     mixed = error_kinds(**example([(LOOSE, 0.9, 0), (BOX, 0.8, 1)], [(BOX, 0)]))
     assert mixed.cost[:2, 0].tolist() == [0, 1]  # the classification error comes too late
     taken = example([(BOX, 0.9, 0), (LOOSE, 0.95, 0)], [(BOX, 0)])
-    assert error_kinds(**taken).cost[KINDS.index("localisation"), 0] == 0.5  # dropped, not fixed
+    assert error_kinds(**taken).cost[KINDS.index("localization"), 0] == 0.5  # dropped, not fixed
 
 
 def test_intervals_of_iou_are_half_open() -> None:
     half, tenth = [0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 1.0]
     rows = [(BOX, 0.9, 0), (half, 0.8, 0), (tenth, 0.7, 0), (half, 0.6, 1), (tenth, 0.5, 1)]
     kinds = [KINDS[k] for k in error_kinds(**example(rows, [(BOX, 0)])).detection_kind[1:]]
-    assert kinds == ["duplicate", "localisation", "classification", "both"]
+    assert kinds == ["duplicate", "localization", "classification", "both"]
 
 
 def test_difficult_objects_take_no_part() -> None:
@@ -231,7 +231,7 @@ def test_every_result_is_json_whatever_is_missing(function: Any) -> None:
 
 @pytest.mark.parametrize("function", [error_kinds, label_errors])
 def test_nothing_is_modified_and_narrow_types_do_not_overflow(function: Any) -> None:
-    problem = crowd_of_pictures(1, pictures=200)
+    problem = crowd_of_images(1, images=200)
     wanted = function(**problem).to_dict()
     for key, value in problem.items():
         if key.endswith(("labels", "images")):

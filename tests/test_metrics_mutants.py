@@ -116,7 +116,7 @@ MUTANTS = [
            "np.zeros(len(rows), bool)"),
     Mutant("COCO: one detection less", "coco.py", "rank_in_run(cell[best_first]) >= limit",
            "rank_in_run(cell[best_first]) >= limit - 1"),
-    Mutant("COCO: the limit is for a picture", "coco.py", "cell = (np.cumsum(full) - 1)[cells.det[rows]]",
+    Mutant("COCO: the limit is for a image", "coco.py", "cell = (np.cumsum(full) - 1)[cells.det[rows]]",
            "cell = np.zeros(len(rows), np.int64)"),
     Mutant("COCO: limits below the largest are not kept", "coco.py", "own[rank[use[true]] < limit]", "own"),
     Mutant("COCO: one more detection below the largest limit", "coco.py", "own[rank[use[true]] < limit]",

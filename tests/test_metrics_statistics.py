@@ -1,4 +1,4 @@
-"""Intervals and comparisons: resamples are what evaluating drawn pictures gives, and the laws of the tests."""
+"""Intervals and comparisons: resamples are what evaluating drawn images gives, and the laws of the tests."""
 
 import json
 from itertools import pairwise
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metric_problems import EMPTY, Problem, crowd_of_pictures, only, small_problem
+from metric_problems import EMPTY, Problem, crowd_of_images, only, small_problem
 
 from centerdet.metrics import ranking, statistics, voc_evaluate
 from centerdet.metrics.statistics import bootstrap_ap, compare_models
@@ -16,14 +16,14 @@ PARTS = ("ap", "ap_11pt", "mean_ap", "mean_ap_11pt")
 
 
 def repeated(problem: Problem, weights: np.ndarray) -> Problem:
-    """The rows of every picture as often as its weight says, each copy as a picture of its own."""
-    pictures = np.unique(np.concatenate([problem["det_images"], problem["gt_images"]]))
+    """The rows of every image as often as its weight says, each copy as a image of its own."""
+    images = np.unique(np.concatenate([problem["det_images"], problem["gt_images"]]))
     copy = {}
     for key, value in problem.items():
         if key == "num_classes":
             copy[key] = value
             continue
-        images = np.searchsorted(pictures, problem["det_images" if key.startswith("det") else "gt_images"])
+        images = np.searchsorted(images, problem["det_images" if key.startswith("det") else "gt_images"])
         times = weights[images]
         numbers = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
         copy[key] = (
@@ -45,14 +45,14 @@ def ranked(problem: Problem) -> tuple[ranking.Ranking, int]:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_estimates_are_voc_bit_for_bit(seed: int) -> None:
-    problem = small_problem(seed) if seed < 200 else crowd_of_pictures(seed)
+    problem = small_problem(seed) if seed < 200 else crowd_of_images(seed)
     whole, result = voc_evaluate(**problem), bootstrap_ap(**problem, resamples=2)
     for part in PARTS:
         np.testing.assert_array_equal(getattr(result, part).estimate, getattr(whole, part))
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_weights_are_repeated_pictures(seed: int) -> None:
+def test_weights_are_repeated_images(seed: int) -> None:
     problem = small_problem(seed)
     made, count = ranked(problem)
     weights = np.random.default_rng(seed).integers(0, 4, (5, count)).astype(np.int32)
@@ -66,8 +66,8 @@ def test_weights_are_repeated_pictures(seed: int) -> None:
         np.testing.assert_allclose(averages[2][k], whole.mean_ap, rtol=0, atol=1e-13)
 
 
-def test_interval_is_that_of_evaluating_the_drawn_pictures() -> None:
-    problem = crowd_of_pictures(0, pictures=25)
+def test_interval_is_that_of_evaluating_the_drawn_images() -> None:
+    problem = crowd_of_images(0, images=25)
     count, samples = 25, []
     for k in range(40):
         drawn = np.random.default_rng((5, k)).integers(count, size=count)
@@ -81,25 +81,25 @@ def test_interval_is_that_of_evaluating_the_drawn_pictures() -> None:
         np.testing.assert_allclose(interval.standard_error, values.std(0, ddof=1), rtol=0, atol=1e-12)
 
 
-def test_interval_holds_the_estimate_and_shrinks_with_the_pictures() -> None:
+def test_interval_holds_the_estimate_and_shrinks_with_the_images() -> None:
     widths = []
-    for pictures in (20, 80, 320):
-        mean = bootstrap_ap(**crowd_of_pictures(1, pictures), resamples=200).mean_ap
+    for images in (20, 80, 320):
+        mean = bootstrap_ap(**crowd_of_images(1, images), resamples=200).mean_ap
         assert mean.low < mean.estimate < mean.high
         widths.append(float(mean.high - mean.low))
     assert all(1.3 < wide / narrow < 3.2 for wide, narrow in pairwise(widths))  # about the root of 4
 
 
 def test_same_seed_same_interval_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = crowd_of_pictures(2)
+    problem = crowd_of_images(2)
     wanted = bootstrap_ap(**problem, resamples=20, seed=3).to_dict()
     assert bootstrap_ap(**problem, resamples=20, seed=4).to_dict()["mean_ap"]["low"] != wanted["mean_ap"]["low"]
     monkeypatch.setattr(statistics, "CHUNK", 1)
     assert bootstrap_ap(**problem, resamples=20, seed=3).to_dict() == wanted
 
 
-def test_pictures_without_rows_can_be_drawn() -> None:
-    problem = crowd_of_pictures(3, pictures=10)
+def test_images_without_rows_can_be_drawn() -> None:
+    problem = crowd_of_images(3, images=10)
     with pytest.raises(ValueError, match="num_images: want a whole number from 10, got 9"):
         bootstrap_ap(**problem, num_images=9)
     few, many = bootstrap_ap(**problem), bootstrap_ap(**problem, num_images=1000)
@@ -153,7 +153,7 @@ def test_a_detector_does_not_differ_from_itself(seed: int) -> None:
 
 
 def test_exchanged_detectors_change_the_sign_alone() -> None:
-    one = crowd_of_pictures(4)
+    one = crowd_of_images(4)
     two = other_detector(one, 0, 0.1)
     there, back = versus(one, two, resamples=50), versus(two, one, resamples=50)
     for part in PARTS:
@@ -163,9 +163,9 @@ def test_exchanged_detectors_change_the_sign_alone() -> None:
         np.testing.assert_array_equal(a.p_value, b.p_value)
 
 
-def test_interval_and_p_value_are_those_of_drawn_and_swapped_pictures() -> None:
-    one = crowd_of_pictures(5, pictures=20)
-    two = crowd_of_pictures(6, pictures=20) | {key: one[key] for key in one if key.startswith("gt")}
+def test_interval_and_p_value_are_those_of_drawn_and_swapped_images() -> None:
+    one = crowd_of_images(5, images=20)
+    two = crowd_of_images(6, images=20) | {key: one[key] for key in one if key.startswith("gt")}
     two["det_boxes"], two["det_images"] = one["det_boxes"] + 3, one["det_images"]
     two["det_scores"] = np.round(two["det_scores"], 1)  # many ties
     one["det_scores"] = np.round(one["det_scores"], 1)
@@ -195,7 +195,7 @@ def test_interval_and_p_value_are_those_of_drawn_and_swapped_pictures() -> None:
 
 
 def test_a_much_better_detector_is_no_accident_and_an_equal_one_may_be() -> None:
-    one = crowd_of_pictures(7, pictures=150)
+    one = crowd_of_images(7, images=150)
     worse = versus(one, other_detector(one, 0, 2.0), resamples=200)
     assert worse.mean_ap.high < 0
     assert worse.mean_ap.p_value == 1 / 201
@@ -207,8 +207,8 @@ def test_a_much_better_detector_is_no_accident_and_an_equal_one_may_be() -> None
     assert sum(p <= 0.05 for p in p_values) <= 4
 
 
-def test_picture_ids_may_be_large_and_differ_between_the_detectors() -> None:
-    one = crowd_of_pictures(8, pictures=12)
+def test_image_ids_may_be_large_and_differ_between_the_detectors() -> None:
+    one = crowd_of_images(8, images=12)
     two = {key: value[:30] if key.startswith("det") else value for key, value in other_detector(one, 1, 0.2).items()}
     wanted = versus(one, two, resamples=10).to_dict()
     for problem in (one, two):
@@ -219,7 +219,7 @@ def test_picture_ids_may_be_large_and_differ_between_the_detectors() -> None:
 
 def test_detectors_may_come_as_tensors() -> None:
     torch = pytest.importorskip("torch")
-    problem = crowd_of_pictures(9, pictures=5)
+    problem = crowd_of_images(9, images=5)
     wanted = versus(problem, problem, resamples=3).to_dict()
     tensors = {key: torch.as_tensor(value) if key != "num_classes" else value for key, value in problem.items()}
     assert versus(tensors, problem, resamples=3).to_dict() == wanted
@@ -236,7 +236,7 @@ def test_every_result_is_json_whatever_is_missing() -> None:
 
 
 def test_nothing_is_modified_and_narrow_types_do_not_overflow() -> None:
-    problem = crowd_of_pictures(1, pictures=200)
+    problem = crowd_of_images(1, images=200)
     wanted = bootstrap_ap(**problem, resamples=3).to_dict(), versus(problem, problem, resamples=3).to_dict()
     for key, value in problem.items():
         if key.endswith(("labels", "images")):

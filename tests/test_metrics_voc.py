@@ -20,7 +20,7 @@ def line(*spans: tuple[float, float]) -> Any:
 
 
 def case(dets: Any, scores: Any, truths: Any, **more: Any) -> Problem:
-    """One class in one picture, unless `more` says otherwise."""
+    """One class in one image, unless `more` says otherwise."""
     problem = {
         "det_boxes": line(*dets), "det_scores": scores, "det_labels": [0] * len(dets), "det_images": [0] * len(dets),
         "gt_boxes": line(*truths), "gt_labels": [0] * len(truths), "gt_images": [0] * len(truths), "num_classes": 1,
@@ -84,7 +84,7 @@ def test_the_first_in_score_order_is_the_true_one_not_the_closest() -> None:
     assert match.order.tolist() == [1, 0]
 
 
-def test_equal_scores_go_by_row_whatever_the_picture() -> None:
+def test_equal_scores_go_by_row_whatever_the_image() -> None:
     problem = case([(0, 10), (50, 60), (0, 10)], [0.5, 0.5, 0.5], [(0, 10), (0, 10)], det_images=[1, 0, 0])
     problem["gt_images"] = [0, 1]
     assert voc_evaluate(**problem).ap[0] == 0.5 + 0.5 * 2 / 3
@@ -149,7 +149,7 @@ def test_difficult_below_the_threshold_is_a_false_positive() -> None:
     assert voc_match(**case([(10, 20)], [0.9], [(0, 10)])).best_gt[0] == -1  # touching is not meeting
 
 
-def test_other_pictures_and_classes_do_not_match() -> None:
+def test_other_images_and_classes_do_not_match() -> None:
     two = {"num_classes": 2}
     assert voc_evaluate(**case([(0, 10)], [0.9], [(0, 10)], det_images=[1])).ap[0] == 0
     other = voc_evaluate(**case([(0, 10)], [0.9], [(0, 10)], det_labels=[1], **two))

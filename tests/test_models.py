@@ -23,15 +23,15 @@ def _network(backbone: str) -> Network:
     return tiny_network(backbone=backbone, freeze=0).train()
 
 
-def _pictures(count: int = 2, size: int = 64) -> Tensor:
+def _images(count: int = 2, size: int = 64) -> Tensor:
     return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def _backward(network: Network, pictures: Tensor) -> None:
+def _backward(network: Network, images: Tensor) -> None:
     """Every output counts with another weight: behind a BatchNorm their plain sum would have no gradient."""
     network.zero_grad()
     random = torch.Generator().manual_seed(2)
-    parts = [(output * torch.randn(output.shape, generator=random)).mean() for output in network(pictures)]
+    parts = [(output * torch.randn(output.shape, generator=random)).mean() for output in network(images)]
     sum(parts).backward()
 
 
@@ -39,13 +39,13 @@ def _backward(network: Network, pictures: Tensor) -> None:
 def test_forward_and_a_gradient_to_every_parameter(backbone: str) -> None:
     network = _network(backbone)
     network.backbone.freeze(0)
-    heatmap, distances = network(_pictures())
+    heatmap, distances = network(_images())
     assert heatmap.shape == (2, 3, 8, 8) and distances.shape == (2, 4, 8, 8)
     assert heatmap.dtype == distances.dtype == torch.float32
     features = network.backbone(torch.randn(1, 3, 64, 64))
     shapes = [(feature.shape[1], 64 // feature.shape[2]) for feature in features]
     assert shapes == list(zip(network.backbone.channels, (4, 8, 16, 32), strict=True))
-    _backward(network, _pictures())
+    _backward(network, _images())
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.ndim == 1 or parameter.grad.any(), name
@@ -62,7 +62,7 @@ def test_frozen_stages_keep_parameters_and_statistics(backbone: str) -> None:
             assert all(norm.training is (mode and index >= 3) for norm in norms)
             assert all(parameter.requires_grad is (index >= 3) for parameter in stage.parameters())
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    _backward(network, _pictures())
+    _backward(network, _images())
     torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3).step()
     for name, value in network.state_dict().items():
         frozen = name.startswith(("backbone.stages.0.", "backbone.stages.1.", "backbone.stages.2."))
@@ -71,10 +71,10 @@ def test_frozen_stages_keep_parameters_and_statistics(backbone: str) -> None:
     gradients = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith("backbone.stages.2.") for name in gradients) and len(gradients) > 10
     network.eval()
-    folded = network(_pictures())
+    folded = network(_images())
     network.backbone.freeze(0)
     assert all(parameter.requires_grad for parameter in network.parameters())
-    for mine, other in zip(folded, network(_pictures()), strict=True):  # a frozen BatchNorm is folded away
+    for mine, other in zip(folded, network(_images()), strict=True):  # a frozen BatchNorm is folded away
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
 
 
@@ -101,17 +101,17 @@ def test_unknown_backbones_and_strides_are_errors() -> None:
 def test_the_output_grid_follows_the_stride_and_starts_unsure() -> None:
     network = tiny_network(stride=4).eval()
     with torch.no_grad():
-        heatmap, distances = network(_pictures(1))
+        heatmap, distances = network(_images(1))
     assert heatmap.shape == (1, 3, 16, 16) and distances.shape == (1, 4, 16, 16)
     assert 0.001 < heatmap.sigmoid().median() < 0.1
-    assert (distances > -4).all()  # no lower than a cell beyond the centre's own
+    assert (distances > -4).all()  # no lower than a cell beyond the center's own
 
 
 def test_huge_outputs_stay_finite() -> None:
     network = tiny_network().eval()
     with torch.no_grad():
         network.box_head[-1].bias.fill_(1e6)
-        assert torch.isfinite(network(_pictures(1)).distances).all()
+        assert torch.isfinite(network(_images(1)).distances).all()
 
 
 # --- EfficientNet-Lite0's ImageNet weights ------------------------------------------------------------------------
@@ -178,12 +178,12 @@ def test_features_equal_those_with_tensorflow_padding(imagenet: dict[str, Tensor
 
 def test_a_cat_is_a_cat(imagenet: dict[str, Tensor]) -> None:
     data = pytest.importorskip("skimage.data")
-    picture = data.chelsea()  # (300, 451, 3) RGB
-    scale = 256 / min(picture.shape[:2])
-    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    top, left = ((side - 224) // 2 for side in picture.shape[:2])
+    image = data.chelsea()  # (300, 451, 3) RGB
+    scale = 256 / min(image.shape[:2])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    top, left = ((side - 224) // 2 for side in image.shape[:2])
     network = Network(2, weights="imagenet", channels=16).eval()
-    x = torch.from_numpy(picture[top : top + 224, left : left + 224].copy()).permute(2, 0, 1)[None]
+    x = torch.from_numpy(image[top : top + 224, left : left + 224].copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         feature = network.backbone((x - network.mean) / network.std)[-1]
         fields = [imagenet[f"_bn1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]

@@ -67,8 +67,8 @@ def test_reader_returns_what_was_drawn(folder: Path) -> None:
         assert sample.size == scene.owners.shape
         np.testing.assert_array_equal(sample.boxes, scene.boxes)
         np.testing.assert_array_equal(sample.labels, scene.labels)
-        picture = load(sample.path).astype(int)
-        assert np.abs(picture - scene.image).mean() < (8 if sample.path.suffix == ".jpg" else 1e-9)
+        image = load(sample.path).astype(int)
+        assert np.abs(image - scene.image).mean() < (8 if sample.path.suffix == ".jpg" else 1e-9)
 
 
 def test_same_arguments_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_same_arguments_write_the_same_bytes(folder: Path, tmp_path: Path) -> No
     assert digests(tmp_path / "again") == digests(folder)
     write_shapes(tmp_path / "more", train=25, val=1, seed=3, size=128)
     more = digests(tmp_path / "more")
-    pictures = {name: digest for name, digest in digests(folder).items() if "train_" in name}
-    assert pictures.items() <= more.items()
+    images = {name: digest for name, digest in digests(folder).items() if "train_" in name}
+    assert images.items() <= more.items()
     write_shapes(tmp_path / "other", train=2, val=1, seed=4, size=128)
-    assert not set(digests(tmp_path / "other").values()) & set(pictures.values())
+    assert not set(digests(tmp_path / "other").values()) & set(images.values())
 
 
 def test_scenes_hold_what_makes_detection_hard(scenes: list[Scene]) -> None:

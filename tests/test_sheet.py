@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from centerdet.config import TrainConfig
-from centerdet.data.augment import FILL
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import write_shapes
 from centerdet.data.voc import read_voc
 from centerdet.draw import color_of
 from centerdet.errors import DataError
-from centerdet.sheet import GAP, GREY, HEAD, TILE, draw_sheet
+from centerdet.inspection.contact_sheet import GAP, GRAY, HEAD, TILE, draw_sheet
+from centerdet.training.augment import FILL
+from centerdet.training.config import TrainConfig
 
-BOX = (80.0, 80, 240, 240)  # the middle of 320 px, so that a mirrored picture is the same
+BOX = (80.0, 80, 240, 240)  # the middle of 320 px, so that a mirrored image is the same
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -24,11 +24,11 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def draw_tiles(folder: Path, labels: tuple[int, ...], difficult: tuple[bool, ...], count: int = 1) -> np.ndarray:
-    """The sheet of one grey picture with objects in its middle, as it is."""
+    """The sheet of one gray image with objects in its middle, as it is."""
     Image.new("RGB", (320, 320), (FILL,) * 3).save(folder / "a.png")
     boxes = np.tile(BOX, (len(labels), 1)).reshape(-1, 4)
     sample = Sample(folder / "a.png", boxes, np.array(labels, np.int64), np.array(difficult, bool))
-    return draw_sheet(DataSet([sample], ("cat", "dog")), config(zoom=(1.0, 1.0), aspect=1.0, colour=0.0), count)
+    return draw_sheet(Dataset([sample], ("cat", "dog")), config(zoom=(1.0, 1.0), aspect=1.0, color=0.0), count)
 
 
 def paint(sheet: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_ignored_objects_are_dashed_and_have_no_heat(tmp_path: Path) -> None:
     sheet = draw_tiles(tmp_path, (0,), (True,))
     assert len(paint(sheet, color_of(0))) == 0
     sides = sheet[HEAD + GAP + 120 : HEAD + GAP + 280, GAP + 100]
-    assert 0.3 < (sides == GREY).all(-1).mean() < 0.7
+    assert 0.3 < (sides == GRAY).all(-1).mean() < 0.7
     assert (sheet[HEAD + GAP + 150 : HEAD + GAP + 250, GAP + 150 : GAP + 250] == FILL).all()
 
 
@@ -64,7 +64,7 @@ def test_it_is_drawn_by_the_seed_in_rows_of_four(tmp_path: Path) -> None:
     assert (first[HEAD + TILE + 3 * GAP :, 2 * GAP + TILE :] == 255).all()  # after the fifth nothing follows
 
 
-def test_pictures_without_objects_are_shown_and_no_pictures_are_an_error(tmp_path: Path) -> None:
+def test_images_without_objects_are_shown_and_no_images_are_an_error(tmp_path: Path) -> None:
     assert len(paint(draw_tiles(tmp_path, (), ()), (FILL,) * 3)) == TILE**2
-    with pytest.raises(DataError, match="contact sheet: want a picture"):
-        draw_sheet(DataSet([], ("cat",)), config())
+    with pytest.raises(DataError, match="contact sheet: want a image"):
+        draw_sheet(Dataset([], ("cat",)), config())

@@ -27,29 +27,29 @@ SIZE = (48, 64)
 INVALID = "Invalid data found when processing input"  # FFmpeg's word for it
 
 
-def _picture(number: int) -> NDArray[np.uint8]:
+def _image(number: int) -> NDArray[np.uint8]:
     return np.full((*SIZE, 3), number, np.uint8)
 
 
 def _encode(number: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(_picture(number)).save(file, "PNG")
+    Image.fromarray(_image(number)).save(file, "PNG")
     return file.getvalue()
 
 
-def _write_video(path: Path, pictures: list[NDArray[np.uint8]], codec: str = "mpeg4") -> bytes:
+def _write_video(path: Path, images: list[NDArray[np.uint8]], codec: str = "mpeg4") -> bytes:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path.read_bytes()
 
 
 def _values(stream: Iterator[Found]) -> list[int | str]:
-    """Each picture's middle value, each error's class."""
+    """Each image's middle value, each error's class."""
     return [type(one).__name__ if isinstance(one, CenterdetError) else int(one[24, 32, 0]) for _, one in stream]
 
 
@@ -63,13 +63,13 @@ def _threads() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "naïve pictures"
+    root = tmp_path / "naïve images"
     (root / "below").mkdir(parents=True)
     for number in (10, 9, 1, 100, 2):
         (root / f"Frame{number}.PNG").write_bytes(_encode(number))
     (root / "below" / "3.png").write_bytes(_encode(3))
     (root / "notes.txt").write_text("not meant")
-    (root / "._Frame1.png").write_text("what some systems leave beside pictures")
+    (root / "._Frame1.png").write_text("what some systems leave beside images")
     return root
 
 
@@ -89,38 +89,38 @@ def test_patterns(folder: Path) -> None:
     assert _values(open_sources(folder / "a[1].png")) == [77]  # a path that exists is no pattern
 
 
-def test_one_picture_of_every_kind() -> None:
-    pixels = _picture(7)
+def test_one_image_of_every_kind() -> None:
+    pixels = _image(7)
     for source in (pixels, _encode(7), Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1)):
         ((where, found),) = open_sources(source)
-        assert where == "picture"
+        assert where == "image"
         np.testing.assert_array_equal(found, pixels)
-    blue = _picture(0)
+    blue = _image(0)
     blue[..., 0] = 255
     ((_, found),) = open_sources([blue], color="bgr")
     np.testing.assert_array_equal(found, blue[..., ::-1])
 
 
-def test_mixed_kinds_and_broken_pictures_among_good_ones(folder: Path, tmp_path: Path) -> None:
+def test_mixed_kinds_and_broken_images_among_good_ones(folder: Path, tmp_path: Path) -> None:
     (folder / "Frame5.png").write_bytes(_encode(5)[:60])
-    (tmp_path / "text.jpg").write_text("no picture")
-    sources: list[Any] = [folder, _picture(50), tmp_path / "text.jpg", tmp_path / "missing.jpg", _encode(51), None]
+    (tmp_path / "text.jpg").write_text("no image")
+    sources: list[Any] = [folder, _image(50), tmp_path / "text.jpg", tmp_path / "missing.jpg", _encode(51), None]
     found = list(open_sources(sources))
     assert _values(iter(found)) == [1, 2, "ImageError", 9, 10, 100, 50, "ImageError", "ImageError", 51, "ImageError"]
     assert [found[place][0] for place in (2, 6, 9, 10)] == [
-        str(folder / "Frame5.png"), "picture 1", "picture 4", "picture 5",
+        str(folder / "Frame5.png"), "image 1", "image 4", "image 5",
     ]  # fmt: skip
-    assert "missing.jpg: no such picture" in str(found[8][1])
+    assert "missing.jpg: no such image" in str(found[8][1])
     assert _values(open_sources(iter(sources))) == _values(iter(found))
 
 
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("{}/below", DataError, r"holds no pictures .*; '.*below/\*\*/\*\.jpg' looks into its folders"),
-        ("{}/below/deeper", DataError, "holds no pictures [^;]*$"),
+        ("{}/below", DataError, r"holds no images .*; '.*below/\*\*/\*\.jpg' looks into its folders"),
+        ("{}/below/deeper", DataError, "holds no images [^;]*$"),
         ("{}/*.gif", DataError, "no file fits"),
-        (["{}/Frame1.PNG", "{}/below"], DataError, "holds no pictures"),
+        (["{}/Frame1.PNG", "{}/below"], DataError, "holds no images"),
         ("https://example.org/cat.jpg", ConfigError, "allow_urls=True"),
         ("Ftp://example.org/cat.jpg", DataError, "only those of http and https"),
     ],
@@ -133,7 +133,7 @@ def test_sources_that_cannot_be_meant_are_refused_at_once(
     filled = [one.format(folder) for one in ([source] if isinstance(source, str) else source)]
     with pytest.raises(error, match=message):
         open_sources(filled[0] if isinstance(source, str) else filled)
-    found = list(open_sources(iter([*filled, _picture(8)])))  # an iterator's items are not known before
+    found = list(open_sources(iter([*filled, _image(8)])))  # an iterator's items are not known before
     assert _values(iter(found[-2:])) == [error.__name__, 8]
     assert found[-2][0] == filled[-1] and re.search(message, str(found[-2][1]))
     assert _threads() == []
@@ -143,17 +143,17 @@ def test_options_are_checked() -> None:
     for options in ({"ahead": 0}, {"timeout": 0}, {"max_bytes": 0}):
         with pytest.raises(ConfigError, match="ahead >= 1"):
             open_sources("a.jpg", **options)
-    assert _values(open_sources(_picture(1), color="rgb")) == [1]
+    assert _values(open_sources(_image(1), color="rgb")) == [1]
 
 
-def test_pictures_are_decoded_ahead_but_not_far() -> None:
+def test_images_are_decoded_ahead_but_not_far() -> None:
     taken = 0
 
     def endless() -> Iterator[NDArray[np.uint8]]:
         nonlocal taken
         while True:
             taken += 1
-            yield _picture(taken % 256)
+            yield _image(taken % 256)
 
     stream = open_sources(endless(), ahead=3)
     assert taken == 0  # nothing happens before the first is asked for
@@ -179,11 +179,11 @@ def test_dropping_a_stream_ends_its_thread(folder: Path) -> None:
 
 def test_errors_of_a_callers_iterator_reach_the_caller() -> None:
     def failing() -> Iterator[NDArray[np.uint8]]:
-        yield _picture(1)
+        yield _image(1)
         raise KeyError("theirs")
 
     stream = open_sources(failing())
-    assert next(stream)[0] == "picture 0"
+    assert next(stream)[0] == "image 0"
     with pytest.raises(KeyError, match="theirs"):
         next(stream)
     assert _threads() == []
@@ -191,11 +191,11 @@ def test_errors_of_a_callers_iterator_reach_the_caller() -> None:
 
 def test_videos(tmp_path: Path) -> None:
     path = tmp_path / "Straße.mp4"
-    _write_video(path, [_picture(10 * number) for number in range(20)])
+    _write_video(path, [_image(10 * number) for number in range(20)])
     found = list(open_sources(path))
     assert [where for where, _ in found[:2]] == [f"{path} frame 0", f"{path} frame 1"]
     np.testing.assert_allclose(_values(iter(found)), np.arange(0, 200, 10), atol=4)
-    assert len(list(open_sources([_picture(1), path]))) == 21
+    assert len(list(open_sources([_image(1), path]))) == 21
     stream = open_sources(path)
     next(stream)
     stream.close()
@@ -204,7 +204,7 @@ def test_videos(tmp_path: Path) -> None:
 
 def test_videos_of_phones_are_turned_upright(tmp_path: Path) -> None:
     path = tmp_path / "phone.mp4"
-    pixels = _picture(0)
+    pixels = _image(0)
     pixels[:, :32] = 255
     content = _write_video(path, [pixels] * 3)
     one, minus = (1 << 16).to_bytes(4, "big"), (-1 << 16).to_bytes(4, "big", signed=True)
@@ -226,7 +226,7 @@ def test_videos_that_end_early_or_are_none(suffix: str, tmp_path: Path) -> None:
     content = _write_video(path, list(noise))
     for share in (0, 0.001, 0.5):
         path.write_bytes(content[: int(len(content) * share)])
-        found = list(open_sources([path, _picture(9)]))
+        found = list(open_sources([path, _image(9)]))
         assert isinstance(found[-2][1], ImageError), found[-2]
         assert f"cut.{suffix}: " in str(found[-2][1])
         assert _values(iter(found[-1:])) == [9]
@@ -235,14 +235,14 @@ def test_videos_that_end_early_or_are_none(suffix: str, tmp_path: Path) -> None:
     assert _messages(tmp_path / "missing.mp4") == [f"{tmp_path}/missing.mp4: no such video"]
 
 
-def test_videos_without_pictures(tmp_path: Path) -> None:
+def test_videos_without_images(tmp_path: Path) -> None:
     path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
         frame.sample_rate = 8000
         container.mux([*stream.encode(frame), *stream.encode()])
-    assert _messages(path) == [f"{path}: want a video, this cannot be read as one: it holds no pictures"]
+    assert _messages(path) == [f"{path}: want a video, this cannot be read as one: it holds no images"]
 
 
 def test_without_pyav_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ class _Server(QuietHandler):
                     self.wfile.write(b"o")
                     time.sleep(0.1)
             return
-        content = _encode(33) if name in ("good", "slow", "cut") else b"<html>no picture</html>"
+        content = _encode(33) if name in ("good", "slow", "cut") else b"<html>no image</html>"
         self.send_response(404 if name == "missing" else 200)
         self.send_header("Content-Type", "text/html" if name == "text" else "image/png")
         if name in ("good", "cut", "stated"):
@@ -293,7 +293,7 @@ def server() -> Iterator[str]:
 
 
 def test_urls(server: str) -> None:
-    sources: list[Sources] = [f"{server}/good", f"{server}/to-good", f"HTTP{server[4:]}/good", _picture(1)]
+    sources: list[Sources] = [f"{server}/good", f"{server}/to-good", f"HTTP{server[4:]}/good", _image(1)]
     found = list(open_sources(sources, allow_urls=True))
     assert _values(iter(found)) == [33, 33, 33, 1]
     assert found[0][0] == f"{server}/good"
@@ -305,7 +305,7 @@ def test_urls(server: str) -> None:
     ("name", "message"),
     [
         ("missing", "HTTP Error 404"),
-        ("text", "want a picture.*'text/html'"),
+        ("text", "want a image.*'text/html'"),
         ("cut", "(?i)incomplete|truncated|broken"),
         ("huge", "at most 100000 bytes"),
         ("stated", "at most 100000 bytes"),
@@ -317,9 +317,9 @@ def test_urls(server: str) -> None:
         ("to-ftp", "cannot be fetched"),
     ],
 )
-def test_urls_that_give_no_picture(server: str, name: str, message: str) -> None:
+def test_urls_that_give_no_image(server: str, name: str, message: str) -> None:
     start = time.monotonic()
-    stream = open_sources([f"{server}/{name}", _picture(4)], allow_urls=True, timeout=1, max_bytes=100_000)
+    stream = open_sources([f"{server}/{name}", _image(4)], allow_urls=True, timeout=1, max_bytes=100_000)
     found = list(stream)
     assert time.monotonic() - start < 5
     assert found[0][0] == f"{server}/{name}"

@@ -11,9 +11,9 @@ import torch
 from tiny import tiny_config
 from torch import Tensor, nn
 
-from centerdet.config import TrainConfig
 from centerdet.errors import ConfigError
-from centerdet.states import Interrupt, find_states, load_state, save_state
+from centerdet.training.checkpoints import Interrupt, find_states, load_state, save_state
+from centerdet.training.config import TrainConfig
 
 
 def _network(seed: int) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:

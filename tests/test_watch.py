@@ -11,9 +11,9 @@ from tiny import tiny_config
 from centerdet import Detections, images
 from centerdet.data.formats import read_dataset
 from centerdet.data.shapes import write_shapes
-from centerdet.evaluation import Evaluation, evaluate_detections
-from centerdet.training import train
-from centerdet.watch import THRESHOLDS, Progress, cut_log, find_tensorboard, write_log, write_tensorboard
+from centerdet.evaluation.evaluation import Evaluation, evaluate_detections
+from centerdet.training.loop import train
+from centerdet.training.progress import THRESHOLDS, Progress, cut_log, find_tensorboard, write_log, write_tensorboard
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def validation(data: Path) -> Evaluation:
-    """Half of the objects found, the sure ones, and something wrong in every picture."""
+    """Half of the objects found, the sure ones, and something wrong in every image."""
     dataset, found = read_dataset(data, ["val"]), []
     for sample in dataset.samples:
         boxes = np.concatenate([sample.boxes[::2], [[0, 0, 3, 3]]])
@@ -62,7 +62,7 @@ def test_the_log_is_a_csv_that_can_be_cut(validation: Evaluation, tmp_path: Path
     ]
 
 
-def test_tensorboard_reads_scalars_curves_and_pictures(validation: Evaluation, tmp_path: Path) -> None:
+def test_tensorboard_reads_scalars_curves_and_images(validation: Evaluation, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     with find_tensorboard()(str(tmp_path)) as board:
         write_tensorboard(board, _now(10))
@@ -70,7 +70,7 @@ def test_tensorboard_reads_scalars_curves_and_pictures(validation: Evaluation, t
     events = _read(tmp_path)
     tags = events.Tags()
     assert [(one.step, one.value) for one in events.Scalars("loss/heatmap")] == [(10, 2.5), (20, 2.5)]
-    assert {"loss/box", "training/lr", "training/size", "training/pictures per second"} < set(tags["scalars"])
+    assert {"loss/box", "training/lr", "training/size", "training/images per second"} < set(tags["scalars"])
     voc = validation.voc
     assert [(one.step, one.value) for one in events.Scalars("mean/voc-area")] == [(20, pytest.approx(voc.mean_ap))]
     drawn = [one for one in tags["images"] if one.startswith("validation/")]

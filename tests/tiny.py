@@ -7,7 +7,7 @@ import torch
 
 from centerdet import Detector
 from centerdet.models import Network
-from centerdet.training import TrainConfig
+from centerdet.training.loop import TrainConfig
 
 NAMES = ("circle", "square", "triangle")
 MODEL: dict[str, Any] = {"backbone": "efficientnet_lite0", "stride": 8, "channels": 16, "freeze": 2}
@@ -31,7 +31,7 @@ def tiny_detector(names: tuple[str, ...] = NAMES, size: int = 64) -> Detector:
 
 
 def tiny_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
-    """A few steps of two pictures of 64 px, from random weights."""
+    """A few steps of two images of 64 px, from random weights."""
     options: dict[str, Any] = {
         "data": str(data), "out": str(out), "val": (), "backbone_weights": "none", "channels": 16, "freeze": 3,
         "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "save": 2, "device": "cpu",

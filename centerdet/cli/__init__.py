@@ -22,12 +22,12 @@ from .show import console, errors
 __all__ = ["app", "main"]
 
 COMMANDS = {
-    "train": ("train", "Train a detector on your own pictures."),
+    "train": ("train", "Train a detector on your own images."),
     "evaluate": ("evaluate", "Print AP by both VOC protocols, and what lies behind it."),
-    "predict": ("predict", "Find objects in pictures."),
-    "check": ("data", "Say everything that is wrong with a data set."),
-    "convert": ("data", "Write a data set in another format."),
-    "split": ("data", "Take a data set apart."),
+    "predict": ("predict", "Find objects in images."),
+    "check": ("data", "Say everything that is wrong with a dataset."),
+    "convert": ("data", "Write a dataset in another format."),
+    "split": ("data", "Take a dataset apart."),
     "download": ("data", "Fetch VOC from its home."),
 }
 """For each command the module that holds its function, and its line in the overview."""

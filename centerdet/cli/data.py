@@ -1,4 +1,4 @@
-"""`centerdet check | convert | split | download`: data sets in VOC, COCO and YOLO format."""
+"""`centerdet check | convert | split | download`: datasets in VOC, COCO and YOLO format."""
 
 import json
 import re
@@ -11,22 +11,22 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from ..config import TrainConfig
 from ..data.download import download_voc
-from ..data.folders import new_folder
 from ..data.formats import Format, keep_classes, read_dataset, write_dataset
 from ..data.formats import convert as convert_data
 from ..data.split import split as split_data
 from ..errors import ConfigError
+from ..files import new_folder
+from ..training.config import TrainConfig
 from .options import in_a_folder
 from .show import console, errors
 
 __all__ = ["check", "convert", "download", "split"]
 
-Root = Annotated[Path, typer.Argument(help="folder or file of the data set")]
-Names = Annotated[list[str] | None, typer.Option(help="classes to keep, in their order; else all of the data set's")]
+Root = Annotated[Path, typer.Argument(help="folder or file of the dataset")]
+Names = Annotated[list[str] | None, typer.Option(help="classes to keep, in their order; else all of the dataset's")]
 To = Annotated[Format, typer.Option(help="format to write")]
-Link = Annotated[bool, typer.Option("--link", help="hard-link pictures instead of copying")]
+Link = Annotated[bool, typer.Option("--link", help="hard-link images instead of copying")]
 AsJson = Annotated[bool, typer.Option("--json", help="print what was written, in numbers, as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
 
@@ -40,7 +40,7 @@ def check(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="also draw 16 augmented training pictures, with boxes and heatmaps, into this file (.jpg)",
+            help="also draw 16 augmented training images, with boxes and heatmaps, into this file (.jpg)",
             callback=in_a_folder,
             dir_okay=False,
         ),
@@ -50,16 +50,16 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print what is wrong, no progress and no statistics")] = False,
 ) -> None:
-    """Say everything that is wrong with a data set, and what is in it.
+    """Say everything that is wrong with a dataset, and what is in it.
 
-    Every picture is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
+    Every image is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
     outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that one
     is taken for the other.
     """
-    from ..ceiling import measure_ceiling
-    from ..data.check import check as check_data
     from ..draw import file_format, write_image
-    from ..sheet import draw_sheet
+    from ..inspection.ceiling import measure_ceiling
+    from ..inspection.check import check as check_data
+    from ..inspection.contact_sheet import draw_sheet
 
     try:
         config = TrainConfig(str(data), "", sizes=(size,), stride=stride)
@@ -102,14 +102,14 @@ def convert(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write splits of a data set into a new folder in another format.
+    """Write splits of a dataset into a new folder in another format.
 
     Several sources of one NEW are joined. The first problem ends it, and no folder is left: `check` tells them all.
     """
     splits: dict[str, list[str]] = {}
     for new, source in _named(split, "--split", "NEW=SOURCE, such as train=2007:train"):
         splits.setdefault(new, []).append(source)
-    _show(convert_data(data, out, to, splits, names=names, pictures="link" if link else "copy"), as_json, quiet)
+    _show(convert_data(data, out, to, splits, names=names, placing="link" if link else "copy"), as_json, quiet)
 
 
 def split(
@@ -121,13 +121,13 @@ def split(
         str, typer.Option(help="'folder', or a regular expression on file names: one group, one part")
     ] = "",
     to: To = "voc",
-    seed: Annotated[int, typer.Option(help="of the draw: the same seed and pictures, the same parts")] = 0,
+    seed: Annotated[int, typer.Option(help="of the draw: the same seed and images, the same parts")] = 0,
     names: Names = None,
     link: Link = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take a data set apart at random, classes in like shares, no group on both sides."""
+    """Take a dataset apart at random, classes in like shares, no group on both sides."""
     try:
         shares = {new: float(share) for new, share in _named(part, "--part", "NEW=SHARE, such as train=0.8")}
     except ValueError as error:
@@ -138,7 +138,7 @@ def split(
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
-            new: write_dataset(samples, draft, new, to, pictures="link" if link else "copy", add=True)
+            new: write_dataset(samples, draft, new, to, placing="link" if link else "copy", add=True)
             for new, samples in parts.items()
         }
     _show(written, as_json, quiet)

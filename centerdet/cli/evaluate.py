@@ -11,14 +11,15 @@ import typer
 from rich.table import Table
 
 from ..data.coco import COCO_FILES
-from ..data.formats import find_splits, read_dataset, recognise
+from ..data.formats import find_splits, read_dataset, recognize
 from ..data.problems import Problem, fail
-from ..data.results import read_results, write_results
-from ..data.sample import DataSet
-from ..evaluation import Evaluation, evaluate_detections, format_percent, format_table
-from ..evaluation import evaluate as run
+from ..data.sample import Dataset
+from ..evaluation.evaluation import Evaluation, evaluate_detections
+from ..evaluation.evaluation import evaluate as run
+from ..evaluation.files import read_results, write_results
 from ..files import write_whole
 from ..metrics.statistics import Difference
+from ..text import format_percent, format_table
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import bar, console, errors
 
@@ -36,7 +37,7 @@ def evaluate(
         str,
         typer.Argument(help="shipped name (voc), weights file, COCO results JSON, or folder of VOC comp4_det files"),
     ],
-    data: Annotated[Path, typer.Option(help="folder or file of the data set")],
+    data: Annotated[Path, typer.Option(help="folder or file of the dataset")],
     split: Annotated[
         list[str] | None, typer.Option(help="split to evaluate on, such as 2007:val; again for more")
     ] = None,
@@ -62,7 +63,7 @@ def evaluate(
     ] = None,
     annotations: Annotated[
         list[Path] | None,
-        typer.Option(help="COCO JSON whose ids a results JSON uses, where the data set is no COCO one"),
+        typer.Option(help="COCO JSON whose ids a results JSON uses, where the dataset is no COCO one"),
     ] = None,
     score_threshold: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores lower; lowers AP")] = 0.0,
     tile: Tile = None,
@@ -127,14 +128,14 @@ def _open(weights: str, device: str) -> "Detector | Path":
     return Detector.load(weights, device=device or None)
 
 
-def _predict(detector: "Detector", dataset: DataSet, quiet: bool, **options: Any) -> Evaluation:
+def _predict(detector: "Detector", dataset: Dataset, quiet: bool, **options: Any) -> Evaluation:
     with bar("evaluate", len(dataset), quiet) as (progress, task):
         return run(detector, dataset, progress=lambda done: progress.update(task, completed=done), **options)
 
 
 def _annotations(data: Path, splits: Sequence[str]) -> list[Path]:
-    """The JSON files of a COCO data set, none of another format."""
-    if recognise(data) != "coco":
+    """The JSON files of a COCO dataset, none of another format."""
+    if recognize(data) != "coco":
         return []
     if data.is_file():
         return [data]
@@ -176,7 +177,7 @@ def _show_details(result: Evaluation) -> None:
         "How sure",
         ("class", "voc-area", "from", "to", "voc07-11pt", "from", "to"),
         [(name, *_percents(values)) for name, *values in zip(names, *columns, strict=True)],
-        f"{100 * sure.confidence:g} % intervals of {sure.resamples} times these {sure.num_images} pictures drawn again",
+        f"{100 * sure.confidence:g} % intervals of {sure.resamples} times these {sure.num_images} images drawn again",
     )
 
     sizes = result.by_size()
@@ -197,7 +198,7 @@ def _show_details(result: Evaluation) -> None:
     columns = [np.append(getattr(best, key), getattr(all_best, key)) for key in keys]
     _show(
         "Operating points with the best F1",
-        ("class", "score", "precision", "recall", "F1", "false positives a picture"),
+        ("class", "score", "precision", "recall", "F1", "false positives a image"),
         [
             (name, *("-" if np.isnan(score) else f"{score:.3f}" for score in values[:1]), *_percents(values[1:4]),
              "-" if np.isnan(values[4]) else f"{values[4]:.3f}")
@@ -227,10 +228,10 @@ def _show_details(result: Evaluation) -> None:
     suspects = result.suspects(SUSPECTS)
     _show(
         f"Likely label errors, the {len(suspects)} most confident",
-        ("picture", "class", "score", "box", "overlaps"),
+        ("image", "class", "score", "box", "overlaps"),
         [
             (
-                one.picture.name, one.name, f"{one.score:.3f}", " ".join(f"{side:.0f}" for side in one.box),
+                one.image.name, one.name, f"{one.score:.3f}", " ".join(f"{side:.0f}" for side in one.box),
                 f"{one.overlaps} (IoU {one.iou:.2f})" if one.overlaps else "-",
             )
             for one in suspects
@@ -270,13 +271,13 @@ def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: 
         f"{second} against {first}: voc-area of each class",
         ("class", "first", "second", "difference", "from", "to", "p"),
         rows,
-        f"{100 * found.confidence:g} % intervals of {found.resamples} times these {found.num_images} pictures drawn "
+        f"{100 * found.confidence:g} % intervals of {found.resamples} times these {found.num_images} images drawn "
         "again; p: how often detectors that are alike would differ so much",
     )
     p_value = float(found.mean_ap.p_value)
     if not np.isnan(p_value):
         verdict = "is more than chance" if p_value < 1 - found.confidence else "may well be chance"
-        text = f"The difference of the mean voc-area {verdict} on these pictures (p = {p_value:.3f})."
+        text = f"The difference of the mean voc-area {verdict} on these images (p = {p_value:.3f})."
         console.print(text, markup=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ __all__ = ["Device", "Overlap", "Tile", "in_a_folder", "tiling"]
 
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where there is one")]
 Tile = Annotated[
-    int | None, typer.Option(min=32, help="also look at square tiles of this side, px: small objects, large pictures")
+    int | None, typer.Option(min=32, help="also look at square tiles of this side, px: small objects, large images")
 ]
 Overlap = Annotated[
     float | None, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too; 0.2 if left out")

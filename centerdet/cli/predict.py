@@ -1,4 +1,4 @@
-"""`centerdet predict`: `Detector.stream` over whatever holds pictures, to boxes drawn into copies, JSON, or lines."""
+"""`centerdet predict`: `Detector.stream` over whatever holds images, to boxes drawn into copies, JSON, or lines."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..data.problems import plural
 from ..errors import CenterdetError, ConfigError, ImageError
 from ..files import open_whole
+from ..text import plural
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
 
@@ -29,9 +29,7 @@ def predict(
     weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SOURCE", help="picture, folder, 'glob', video, webcam number, or URL with --allow-urls"
-        ),
+        typer.Argument(metavar="SOURCE", help="image, folder, 'glob', video, webcam number, or URL with --allow-urls"),
     ],
     out: Annotated[
         Path | None,
@@ -45,7 +43,7 @@ def predict(
         str,
         typer.Option(
             "--json",
-            help="write JSON Lines, a line a picture with source, height, width and objects, or source and error; "
+            help="write JSON Lines, a line a image with source, height, width and objects, or source and error; "
             "the file appears when all is done; '-': print them and nothing else",
             callback=in_a_folder,
         ),
@@ -60,9 +58,9 @@ def predict(
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
 ) -> None:
-    """Find objects in pictures, folders and videos; what is named twice is looked at once.
+    """Find objects in images, folders and videos; what is named twice is looked at once.
 
-    A broken picture is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
+    A broken image is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
     """
     from ..detector import Detector
 
@@ -70,7 +68,7 @@ def predict(
     originals = _list_all(sources)
     _check_places(originals, out, json_file)
     detector = Detector.load(weights, device=device or None, threads=threads)
-    stream = detector.stream_pictures(
+    stream = detector.stream_images(
         list(originals.values()), score_threshold=score_threshold, allow_urls=allow_urls, **tiles
     )
     place = _places(out, originals)
@@ -78,12 +76,12 @@ def predict(
     stopped = False
     with _open_lines(json_file) as write, _progress(quiet) as advance:
         try:
-            for where, picture, found in stream:
+            for where, image, found in stream:
                 try:
                     if isinstance(found, CenterdetError):
                         raise found
                     if out:
-                        found.plot(place(where), picture)
+                        found.plot(place(where), image)
                 except ImageError as error:
                     broken += 1
                     errors.print(f"error: {error}", markup=False, soft_wrap=True)
@@ -99,7 +97,7 @@ def predict(
         except KeyboardInterrupt:
             stopped = True
     if not quiet:
-        shown = f"{plural(objects, 'object')} in {plural(done - broken, 'picture')}"
+        shown = f"{plural(objects, 'object')} in {plural(done - broken, 'image')}"
         errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{', stopped' * stopped}")
     if broken or stopped:
         raise typer.Exit(130 if stopped else 1)
@@ -139,7 +137,7 @@ def _identity(path: str | Path) -> Identity:
 
 
 def _places(out: Path | None, originals: Originals) -> Callable[[str], Path]:
-    """A function from a picture's or frame's `where` to its copy; sources of one name don't overwrite each other."""
+    """A function from a image's or frame's `where` to its copy; sources of one name don't overwrite each other."""
     from ..sources import VIDEOS, is_url
 
     films = "|".join(map(re.escape, VIDEOS))
@@ -152,7 +150,7 @@ def _places(out: Path | None, originals: Originals) -> Callable[[str], Path]:
         source = frame[1] if frame else where
         if source not in names:
             path = urlsplit(source).path if is_url(source) else source
-            stem = Path(path).stem[:100] or "picture"
+            stem = Path(path).stem[:100] or "image"
             several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
             names[source] = next(name for name in several if name.casefold() not in taken)
             taken.add(names[source].casefold())
@@ -178,8 +176,8 @@ def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[], None]]:
-    """A function to call after each picture; how many there will be, nobody knows."""
-    columns = (SpinnerColumn(), TextColumn("{task.completed} pictures"), TimeElapsedColumn())
+    """A function to call after each image; how many there will be, nobody knows."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed} images"), TimeElapsedColumn())
     shown = errors.is_terminal and not quiet
     with Progress(*columns, console=errors, disable=not shown, transient=True) as progress:
         task = progress.add_task("predict", total=None)

@@ -1,4 +1,4 @@
-"""What all commands print with: results on stdout, progress and errors on stderr, colours only on a terminal."""
+"""What all commands print with: results on stdout, progress and errors on stderr, colors only on a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

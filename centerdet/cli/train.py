@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import typer
 
-from ..config import PRESETS, TrainConfig
 from ..errors import ConfigError
 from ..files import write_whole
+from ..training.config import PRESETS, TrainConfig
 from .options import in_a_folder
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
-    from ..training import Progress
+    from ..training.loop import Progress
 
 __all__ = ["follow", "train"]
 
@@ -27,7 +27,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as in shells
 PANELS = {"data": "Data", "backbone": "Network", "epochs": "Schedule", "augment": "Augmentation", "validate": "Run"}
 """The fields that begin a part of the help."""
 PRESET = "starting points for " + "; ".join(
-    f"{count:,} pictures ({name}): "
+    f"{count:,} images ({name}): "
     + (", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults shown here")
     for name, (count, values) in PRESETS.items()
 )
@@ -49,7 +49,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
     **options: Any,
 ) -> None:
-    """Train a detector on your own pictures; data in VOC, COCO or YOLO format.
+    """Train a detector on your own images; data in VOC, COCO or YOLO format.
 
     Ctrl-C saves the state, says how to go on and exits with 130; a second one stops at once.
     """
@@ -71,7 +71,7 @@ def train(
 
 
 def _describe(weights: Path) -> dict[str, Any]:
-    from ..checkpoint import read_tensors
+    from ..runtimes.weights import read_tensors
 
     held = read_tensors(weights)[1]
     return {"weights": str(weights), **{key: held.get(key) for key in ("step", "size", "names", "voc-area")}}
@@ -79,14 +79,14 @@ def _describe(weights: Path) -> dict[str, Any]:
 
 def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> None:
     """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
-    from ..training import train as run
+    from ..training.loop import train as run
 
-    with bar("reading pictures", 1, quiet, text=True) as (progress, task):
+    with bar("reading images", 1, quiet, text=True) as (progress, task):
 
         def show(now: "Progress") -> None:
             text = (
                 f"{now.size} px  heatmap {now.heatmap_loss:.2f}  box {now.box_loss:.2f}  lr {now.lr:.1e}  "
-                f"{now.images_per_second:.0f} pictures/s  eta {timedelta(seconds=round(now.eta))}"
+                f"{now.images_per_second:.0f} images/s  eta {timedelta(seconds=round(now.eta))}"
             )
             progress.update(task, total=now.steps, completed=now.step, description=text)
             if progress.disable and not quiet and (now.step % 50 == 0 or now.step == now.steps):
@@ -107,7 +107,7 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
 
 
 def _how_to_go_on(config: TrainConfig) -> str:
-    from ..states import find_states
+    from ..training.checkpoints import find_states
 
     if not (states := find_states(config.out)):
         return "stopped before the first state was saved"

@@ -1,3 +1,3 @@
-"""Data sets: samples, readers and writers of their formats, augmentation, loading."""
+"""Datasets: samples, readers and writers of their formats, augmentation, loading."""
 
 __all__: list[str] = []

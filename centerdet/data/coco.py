@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DataError
+from ..text import as_tuple
 from .files import Entry, Placing, prepare, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, as_words, build_sample
-from .sample import DataSet, Sample
+from .records import Record, build_sample
+from .sample import Dataset, Sample
 
 __all__ = ["COCO_FILES", "read_coco", "write_coco"]
 
 COCO_FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
-"""Where the JSON of a split is looked for below a data set's folder, in this order."""
+"""Where the JSON of a split is looked for below a dataset's folder, in this order."""
 
 
 def read_coco(
@@ -28,25 +29,25 @@ def read_coco(
     splits: Sequence[str] = (),
     names: Sequence[str] | None = None,
     *,
-    pictures: str | Path | None = None,
+    image_dir: str | Path | None = None,
     report: Report = fail,
-) -> DataSet:
+) -> Dataset:
     """Read COCO JSON.
 
     root: a folder, whose splits are found as in `COCO_FILES`; or one JSON file, which has no splits.
     names: the classes in their order; else the categories of the first file in its order.
-    pictures: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
-        and root which holds most of the first pictures.
-    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
+    image_dir: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
+        and root which holds most of the first images.
+    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
     iscrowd makes `crowd`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; both may be missing,
-    as may a picture's height and width. A box may stick out of its picture by 1 px and is clipped then.
+    as may a image's height and width. A box may stick out of its image by 1 px and is clipped then.
     """
-    root, splits = Path(root), as_words(splits)
+    root, splits = Path(root), as_tuple(splits)
     files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
     if not files or (splits and root.suffix == ".json"):
         raise DataError(f"{root}: want splits of a folder, or a JSON file without splits, got {list(splits)}")
-    order = None if names is None else as_words(names)
+    order = None if names is None else as_tuple(names)
     samples: dict[Path, Sample] = {}
     for file, split in files:
         content = _load(file)
@@ -54,30 +55,30 @@ def read_coco(
         order = tuple(categories.values()) if order is None else order
         images = _read_images(file, content, report)
         if not images:
-            report(Problem("empty split", str(file), "images: the split has no picture"))
+            report(Problem("empty split", str(file), "images: the split has no image"))
         above = file.parent.parent if file.parent.name == "annotations" else file.parent
         top, name = (above, file.stem.removeprefix("instances_")) if not split else (root, split)
         folders = [top / name, top / "images" / name, top / "images", file.parent, top]
-        folder = Path(pictures) if pictures is not None else _likeliest(folders, list(images.values()))
+        folder = Path(image_dir) if image_dir is not None else _likeliest(folders, list(images.values()))
         objects = _read_objects(file, content, images.keys(), categories, report)
         index = {name: label for label, name in enumerate(order)}
         for number, image in images.items():
             path = folder / image["file_name"]
             where = f"{file}: image {number!r}"
             if not path.is_file():
-                report(Problem("missing picture", where, f"no picture {path}"))
+                report(Problem("missing image", where, f"no image {path}"))
             elif path in samples:
                 report(Problem("listed twice", where, f"{path} is in the splits already"))
             else:
                 sample = build_sample(path, _to_size(image), objects[number], index, report)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), order or ())
+    return Dataset(list(samples.values()), order or ())
 
 
 def write_coco(
-    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+    dataset: Dataset, root: str | Path, split: str, *, placing: Placing = "copy", add: bool = False
 ) -> dict[str, int]:
-    """Write a data set as annotations/instances_<split>.json and <split>/ with its pictures; count what was written.
+    """Write a dataset as annotations/instances_<split>.json and <split>/ with its images; count what was written.
 
     Ids count from 1. Difficult objects carry `difficult: 1`, an extra key that others ignore. `read_coco` gives boxes
     back exactly where x + (x2 - x) is x2 in float64, as for whole pixels, else to the last bit.
@@ -97,8 +98,8 @@ def write_coco(
     content = {"images": images, "annotations": annotations, "categories": categories}
     entries: list[Entry] = [(f"{split}/{name}", sample.path) for sample, name, _ in prepared]
     entries.append((f"annotations/instances_{split}.json", json.dumps(content, ensure_ascii=False).encode()))
-    write_files(Path(root), entries, pictures, add)
-    return {"pictures": len(images), "objects": len(annotations)}
+    write_files(Path(root), entries, placing, add)
+    return {"images": len(images), "objects": len(annotations)}
 
 
 def _find_file(root: Path, split: str) -> Path:

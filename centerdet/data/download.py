@@ -1,4 +1,4 @@
-"""PASCAL VOC from its home: the one thing in the package that fetches a data set."""
+"""PASCAL VOC from its home: the one thing in the package that fetches a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of a data set: finding pictures, and writing so that nothing is ever half there.
+"""Files of a dataset: finding images, and writing so that nothing is ever half there.
 
 A writer lists what it wants to write, the index of the split (list, JSON, YAML) last; everything is checked before the
 first byte, each file appears whole under its name, and until the index stands nothing refers to the files before it.
@@ -17,32 +17,32 @@ from ..errors import DataError
 from ..files import write_whole
 from ..images import read_size
 from .problems import leads_out
-from .sample import DataSet, Sample
+from .sample import Dataset, Sample
 
 __all__ = [
-    "PICTURES",
+    "IMAGES",
     "Entry",
     "Placing",
-    "find_pictures",
+    "find_images",
     "prepare",
     "read_lines",
     "read_text",
     "write_files",
 ]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 Placing = Literal["copy", "link"]
 Entry = tuple[str, bytes | Path]
-"""A path relative to the data set's folder, and its content or the picture to place there."""
+"""A path relative to the dataset's folder, and its content or the image to place there."""
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder, by its path."""
+def find_images(folder: Path) -> list[Path]:
+    """Every image below a folder, by its path."""
     found = []
     for parent, folders, files in os.walk(folder):
         folders.sort()
-        found += [Path(parent, file) for file in sorted(files) if os.path.splitext(file)[1].lower() in PICTURES]
+        found += [Path(parent, file) for file in sorted(files) if os.path.splitext(file)[1].lower() in IMAGES]
     return found
 
 
@@ -59,16 +59,16 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).split("\n")]
 
 
-def prepare(dataset: DataSet, split: str, *, real_size: bool = False) -> list[tuple[Sample, str, tuple[int, int]]]:
-    """Check that a data set can be written; each sample with the name of its picture there and its (height, width).
+def prepare(dataset: Dataset, split: str, *, real_size: bool = False) -> list[tuple[Sample, str, tuple[int, int]]]:
+    """Check that a dataset can be written; each sample with the name of its image there and its (height, width).
 
-    A name that several pictures share gets its parent folder's name before it. The size is the annotation's where it
-    states one, unless `real_size` asks for the picture's own.
+    A name that several images share gets its parent folder's name before it. The size is the annotation's where it
+    states one, unless `real_size` asks for the image's own.
     """
     if not split or split != split.strip() or leads_out(split) or any(sign in split for sign in "/\\:\n"):
         raise DataError(f"split: want a plain word for file names, got {split!r}")
     if not dataset.samples:
-        raise DataError(f"split {split!r}: want at least one picture")
+        raise DataError(f"split {split!r}: want at least one image")
     for name in dataset.names:
         if not name or name != name.strip() or not name.isprintable():
             raise DataError(f"names: want printable text without spaces around it, got {name!r}")
@@ -77,9 +77,9 @@ def prepare(dataset: DataSet, split: str, *, real_size: bool = False) -> list[tu
     prepared = []
     for sample, stem in zip(dataset.samples, stems, strict=True):
         if not sample.path.is_file():
-            raise DataError(f"{sample.path}: no such picture")
-        if sample.path.suffix.lower() not in PICTURES:
-            raise DataError(f"{sample.path}: want a picture called *{', *'.join(PICTURES)}, as readers look for")
+            raise DataError(f"{sample.path}: no such image")
+        if sample.path.suffix.lower() not in IMAGES:
+            raise DataError(f"{sample.path}: want a image called *{', *'.join(IMAGES)}, as readers look for")
         boxes, labels = sample.boxes, sample.labels
         if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
             raise DataError(f"{sample.path}: boxes: want finite numbers and x2 > x1, y2 > y1")
@@ -93,10 +93,10 @@ def prepare(dataset: DataSet, split: str, *, real_size: bool = False) -> list[tu
 def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: bool, replace: Sequence[str] = ()) -> None:
     """Write entries below root in their order, after checking that none of them meets a different file there.
 
-    root must be missing or empty unless `add` says that it may hold something already, or the pictures are in place.
+    root must be missing or empty unless `add` says that it may hold something already, or the images are in place.
     """
     if placing not in ("copy", "link"):
-        raise DataError(f"pictures: want 'copy' or 'link', got {placing!r}")
+        raise DataError(f"placing: want 'copy' or 'link', got {placing!r}")
     if root.exists() and not root.is_dir():
         raise DataError(f"{root}: want a folder, it is a file")
     in_place = all(root / name == content for name, content in entries if isinstance(content, Path))
@@ -115,7 +115,7 @@ def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: boo
             try:
                 os.link(content, path)
             except OSError as error:
-                raise DataError(f"{path}: cannot link {content} ({error.strerror}): copy the pictures") from error
+                raise DataError(f"{path}: cannot link {content} ({error.strerror}): copy the images") from error
         else:
             whole = content.read_bytes() if isinstance(content, Path) else content
             write_whole(path, whole, sync=number == len(missing))
@@ -135,5 +135,5 @@ def _drop_repeats(names: list[str], longer: list[str]) -> list[str]:
     chosen = [name if count[name] == 1 else long for name, long in zip(names, longer, strict=True)]
     twice = [name for name, times in Counter(chosen).items() if times > 1]
     if twice:
-        raise DataError(f"several pictures would be called {twice[0]!r}: rename all but one")
+        raise DataError(f"several images would be called {twice[0]!r}: rename all but one")
     return chosen

@@ -1,4 +1,4 @@
-"""Data sets in any of the formats: recognised, read, written, and converted into one another."""
+"""Datasets in any of the formats: recognized, read, written, and converted into one another."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,51 +8,51 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError
+from ..files import new_folder
+from ..text import as_tuple, nearest
 from .coco import COCO_FILES, read_coco, write_coco
 from .files import Placing
-from .folders import new_folder
-from .problems import Report, fail, nearest
-from .records import as_words
-from .sample import DataSet
+from .problems import Report, fail
+from .sample import Dataset
 from .voc import list_voc_splits, read_voc, write_voc
 from .yolo import YOLO_FILES, list_yolo_splits, read_yolo, write_yolo
 
-__all__ = ["FORMATS", "Format", "convert", "find_splits", "keep_classes", "read_dataset", "recognise", "write_dataset"]
+__all__ = ["FORMATS", "Format", "convert", "find_splits", "keep_classes", "read_dataset", "recognize", "write_dataset"]
 
 Format = Literal["voc", "coco", "yolo"]
 FORMATS: tuple[Format, ...] = ("voc", "coco", "yolo")
 
-READERS: dict[Format, Callable[..., DataSet]] = {"voc": read_voc, "coco": read_coco, "yolo": read_yolo}
+READERS: dict[Format, Callable[..., Dataset]] = {"voc": read_voc, "coco": read_coco, "yolo": read_yolo}
 SUFFIXES: dict[Format, tuple[str, ...]] = {"coco": (".json",), "yolo": (".yaml", ".yml")}
 WRITERS: dict[Format, Callable[..., dict[str, int]]] = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
 
 
 def read_dataset(
     root: str | Path, splits: Sequence[str], *, names: Sequence[str] | None = None, report: Report = fail
-) -> DataSet:
-    """Read splits of a data set of whatever format: `read_voc`, `read_coco` or `read_yolo`, as `recognise` says.
+) -> Dataset:
+    """Read splits of a dataset of whatever format: `read_voc`, `read_coco` or `read_yolo`, as `recognize` says.
 
     splits, names: a single string is one of them.
-    names: the classes in their order; else the data set's own. An object of another class is an error.
+    names: the classes in their order; else the dataset's own. An object of another class is an error.
     """
-    return READERS[recognise(root)](root, splits, names, report=report)
+    return READERS[recognize(root)](root, splits, names, report=report)
 
 
-def keep_classes(sets: Sequence[DataSet], names: Sequence[str]) -> list[DataSet]:
-    """The data sets with a choice of their classes, in the order of names; without names as they are.
+def keep_classes(sets: Sequence[Dataset], names: Sequence[str]) -> list[Dataset]:
+    """The datasets with a choice of their classes, in the order of names; without names as they are.
 
     Objects of the other classes are left out, which makes them background in training, and counted in `left_out`. A
-    name that none of the data sets has is an error.
+    name that none of the datasets has is an error.
     """
     if not names:
         return list(sets)
-    order, known = as_words(names), dict.fromkeys(name for data in sets for name in data.names)
+    order, known = as_tuple(names), dict.fromkeys(name for data in sets for name in data.names)
     if unknown := [name for name in order if name not in known]:
-        raise DataError(f"names: the data set has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
+        raise DataError(f"names: the dataset has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
     return [_keep(data, order) for data in sets]
 
 
-def _keep(data: DataSet, order: tuple[str, ...]) -> DataSet:
+def _keep(data: Dataset, order: tuple[str, ...]) -> Dataset:
     new_label = np.array([order.index(name) if name in order else -1 for name in data.names], np.int64)
     samples = []
     for sample in data.samples:
@@ -69,16 +69,16 @@ def _keep(data: DataSet, order: tuple[str, ...]) -> DataSet:
                 lost=[(name, what) for name, what in sample.lost if name in order],
             )
         )
-    return DataSet(samples, order)
+    return Dataset(samples, order)
 
 
 def write_dataset(
-    dataset: DataSet, root: str | Path, split: str, form: Format, *, pictures: Placing = "copy", add: bool = False
+    dataset: Dataset, root: str | Path, split: str, form: Format, *, placing: Placing = "copy", add: bool = False
 ) -> dict[str, int]:
-    """Write a data set as a split in a format; what was written, and what was left out or lost, in numbers."""
+    """Write a dataset as a split in a format; what was written, and what was left out or lost, in numbers."""
     if form not in WRITERS:
         raise DataError(f"format: want one of {list(FORMATS)}, got {form!r}")
-    written = WRITERS[form](dataset, root, split, pictures=pictures, add=add)
+    written = WRITERS[form](dataset, root, split, placing=placing, add=add)
     written |= {f"objects of {name} left out": number for name, number in dataset.left_out.items()}
     return written | {f"{what} lost": number for what, number in dataset.lost.items()}
 
@@ -90,9 +90,9 @@ def convert(
     splits: Mapping[str, Sequence[str]],
     *,
     names: Sequence[str] | None = None,
-    pictures: Placing = "copy",
+    placing: Placing = "copy",
 ) -> dict[str, dict[str, int]]:
-    """Write splits of a data set into a new folder in another format; the numbers of `write_dataset` by split.
+    """Write splits of a dataset into a new folder in another format; the numbers of `write_dataset` by split.
 
     splits: the new split -> those of the source, such as {"train": ["2007:train", "2012:extra"], "val": ["2007:val"]}.
     names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
@@ -101,18 +101,18 @@ def convert(
     """
     if not splits:
         raise DataError(f"{root}: want at least one split")
-    sets: list[DataSet] = []
+    sets: list[Dataset] = []
     for sources in splits.values():
         sets.append(read_dataset(root, sources, names=sets[0].names if sets and not names else None))
     sets = keep_classes(sets, names or ())
     with new_folder(destination) as draft:
         return {
-            split: write_dataset(data, draft, split, form, pictures=pictures, add=True)
+            split: write_dataset(data, draft, split, form, placing=placing, add=True)
             for split, data in zip(splits, sets, strict=True)
         }
 
 
-def recognise(root: str | Path) -> Format:
+def recognize(root: str | Path) -> Format:
     """The format of a folder (or of one file, .json or .yaml) by what lies in it."""
     root = Path(root)
     if root.is_file():
@@ -130,14 +130,14 @@ def recognise(root: str | Path) -> Format:
         raise DataError(f"{root}: no such file or folder")
     if len(found) != 1:
         wanted = "Annotations/ with XML (VOC), annotations/*.json (COCO) or data.yaml (YOLO)"
-        raise DataError(f"{root}: want a data set of one format, {wanted}; found {found or 'none'}")
+        raise DataError(f"{root}: want a dataset of one format, {wanted}; found {found or 'none'}")
     return found[0]
 
 
 def find_splits(root: str | Path) -> list[str]:
-    """The splits that a data set has by its files; none of one JSON file, which needs none."""
+    """The splits that a dataset has by its files; none of one JSON file, which needs none."""
     root = Path(root)
-    form = recognise(root)
+    form = recognize(root)
     if form == "voc":
         return list_voc_splits(root)
     if form == "yolo":

@@ -1,23 +1,22 @@
-"""What can be wrong in a data set's files, told in one way: readers raise the first problem, `check` collects all.
+"""What can be wrong in a dataset's files, told in one way: readers raise the first problem, `check` collects all.
 
 A reader gets a `Report` function. `fail` raises, so that nothing wrong is read; a list's `append` goes on without the
-object or picture concerned. Notes are no errors: what they are about is read either way.
+object or image concerned. Notes are no errors: what they are about is read either way.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "NOTES", "Problem", "Report", "fail", "leads_out", "nearest", "plural"]
+__all__ = ["KINDS", "NOTES", "Problem", "Report", "fail", "leads_out"]
 
 KINDS: dict[str, type[CenterdetError]] = {
     "broken annotation": AnnotationError,
-    "broken picture": ImageError,
+    "broken image": ImageError,
     "missing annotation": DataError,
-    "missing picture": DataError,
+    "missing image": DataError,
     "listed twice": DataError,
     "refused path": DataError,
     "empty split": DataError,
@@ -33,16 +32,13 @@ KINDS: dict[str, type[CenterdetError]] = {
 NOTES = (
     "tiny box",
     "duplicate box",
-    "repeated picture",
+    "repeated image",
     "near-duplicate",
     "no label file",
     "unpaired file",
     "class left out",
 )
 """Kinds that ask for a look."""
-
-FEW = 20
-"""Names that a message lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +60,6 @@ def fail(problem: Problem) -> None:
     """Report a problem by raising it; a note passes."""
     if problem.kind not in NOTES:
         raise KINDS[problem.kind](str(problem))
-
-
-def plural(number: int, what: str) -> str:
-    """A number of things in words: 1 picture, 2 pictures."""
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that an unknown one was meant for, as the end of a message; the first few where none is alike."""
-    known = list(known)
-    if found := difflib.get_close_matches(name, known, 1):
-        return f"the nearest known is {found[0]!r}"
-    return f"known are {', '.join(map(repr, known[:FEW])) or 'none'}{', …' * (len(known) > FEW)}"
 
 
 def leads_out(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""From what a file says of a picture's objects to a `Sample`, with the same rules for every format."""
+"""From what a file says of a image's objects to a `Sample`, with the same rules for every format."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,14 @@ import numpy as np
 
 from ..errors import ImageError
 from ..images import read_size
-from .problems import Problem, Report, nearest
+from ..text import nearest
+from .problems import Problem, Report
 from .sample import Sample
 
-__all__ = ["OVERHANG", "TINY", "Record", "as_words", "build_sample"]
+__all__ = ["OVERHANG", "TINY", "Record", "build_sample"]
 
 OVERHANG = 1.0
-"""Pixels that a box may stick out of its picture: tools that count from 0 and from 1 differ by one. It is clipped."""
+"""Pixels that a box may stick out of its image: tools that count from 0 and from 1 differ by one. It is clipped."""
 
 TINY = 4.0
 """Pixels of a side below which a box gets a note: less than a detector sees after any shrinking."""
@@ -25,7 +26,7 @@ TINY = 4.0
 class Record:
     """One object: where the file tells it, its class, its box (0-based, half-open) and that in the file's numbers.
 
-    lost: what else the file states of it, as in `DataSet.lost`. hint: the end of a message that it lies outside.
+    lost: what else the file states of it, as in `Dataset.lost`. hint: the end of a message that it lies outside.
     """
 
     where: str
@@ -38,24 +39,19 @@ class Record:
     hint: str = ""
 
 
-def as_words(given: Sequence[str]) -> tuple[str, ...]:
-    """Splits or classes as a caller gives them; a single string is one."""
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
 def build_sample(
     path: Path, size: tuple[int, int] | None, records: Sequence[Record], index: Mapping[str, int], report: Report
 ) -> Sample | None:
-    """A picture's sample without the objects that get reported; None where the picture cannot even tell its size.
+    """A image's sample without the objects that get reported; None where the image cannot even tell its size.
 
-    The picture's header is read only where the annotation states no (height, width) and there are boxes to hold
+    The image's header is read only where the annotation states no (height, width) and there are boxes to hold
     against it.
     """
     if size is None and records:
         try:
             size = read_size(path)
         except ImageError as error:
-            report(Problem("broken picture", str(path), str(error).removeprefix(f"{path}: ")))
+            report(Problem("broken image", str(path), str(error).removeprefix(f"{path}: ")))
             return None
     boxes: list[tuple[float, float, float, float]] = []
     rows: list[tuple[int, bool, bool]] = []
@@ -96,6 +92,6 @@ def _clip(record: Record, size: tuple[int, int], report: Report) -> tuple[float,
         overhang = max(-left, -top, right - width, bottom - height)
         if overhang <= OVERHANG and clipped[0] < clipped[2] and clipped[1] < clipped[3]:
             return clipped
-        what = f"{told} lies outside the picture of {width} x {height} px{record.hint}"
+        what = f"{told} lies outside the image of {width} x {height} px{record.hint}"
         report(Problem("box outside", record.where, what))
     return None

@@ -1,6 +1,6 @@
-"""One picture's annotation, and a data set of them: what every reader yields and every writer takes.
+"""One image's annotation, and a dataset of them: what every reader yields and every writer takes.
 
-Boxes are xyxy, 0-based, half-open, float64 pixels of the upright picture (EXIF orientation applied).
+Boxes are xyxy, 0-based, half-open, float64 pixels of the upright image (EXIF orientation applied).
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DataError
 
-__all__ = ["DataSet", "Sample"]
+__all__ = ["Dataset", "Sample"]
 
 
 def _no_boxes() -> NDArray[np.float64]:
@@ -22,12 +22,12 @@ def _no_boxes() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One picture and its objects; a picture without objects is normal.
+    """One image and its objects; a image without objects is normal.
 
     Attributes:
-        path: the picture's file.
+        path: the image's file.
         boxes: (N, 4) float64.
-        labels: (N,) int64, indices into the data set's names.
+        labels: (N,) int64, indices into the dataset's names.
         difficult: (N,) bool; neither trained on as an object nor as background, ignored in VOC evaluation.
         crowd: (N,) bool; COCO's iscrowd, treated like difficult in training.
         size: (height, width) as the annotation states it, or None.
@@ -57,7 +57,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DataSet:
+class Dataset:
     """Samples and the class names that their labels index; the order of names is the source's own."""
 
     samples: Sequence[Sample]

@@ -1,7 +1,7 @@
-"""A generated data set in VOC layout: drawn shapes on textured backgrounds, for demonstrations and tests.
+"""A generated dataset in VOC layout: drawn shapes on textured backgrounds, for demonstrations and tests.
 
-Every picture is drawn by its own generator, seeded by (seed, split, index): the same arguments write the same pixels,
-and more pictures leave the earlier ones as they are. A box holds exactly the pixels of its shape that are seen.
+Every image is drawn by its own generator, seeded by (seed, split, index): the same arguments write the same pixels,
+and more images leave the earlier ones as they are. A box holds exactly the pixels of its shape that are seen.
 """
 
 import math
@@ -14,8 +14,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .folders import new_folder
-from .sample import DataSet, Sample
+from ..files import new_folder
+from .sample import Dataset, Sample
 from .voc import write_voc
 
 __all__ = ["SHAPE_NAMES", "Scene", "draw_scene", "write_shapes"]
@@ -26,12 +26,12 @@ Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 LEAST_SEEN = 0.7
-"""Share of every shape that those drawn over it and the picture's border must leave to be seen."""
+"""Share of every shape that those drawn over it and the image's border must leave to be seen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One drawn picture.
+    """One drawn image.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -47,34 +47,34 @@ class Scene:
 
 
 def write_shapes(root: str | Path, *, train: int = 240, val: int = 80, seed: int = 0, size: int = 256) -> None:
-    """Write the splits `train` and `val` with as many pictures as said, about size x size px, into a new folder.
+    """Write the splits `train` and `val` with as many images as said, about size x size px, into a new folder.
 
     The folder appears once it is complete; one that exists already is refused.
     """
     root = Path(root)
     if root.exists():
-        raise DataError(f"{root}: exists already: want a new folder for the generated data set")
+        raise DataError(f"{root}: exists already: want a new folder for the generated dataset")
     with new_folder(root) as draft:
-        pictures = draft / "JPEGImages"
-        pictures.mkdir(parents=True)
+        images = draft / "JPEGImages"
+        images.mkdir(parents=True)
         for number, (split, count) in enumerate((("train", train), ("val", val))):
             samples = []
             for index in range(count):
                 scene = draw_scene(np.random.default_rng((seed, number, index)), size)
                 suffix, options = (".png", []) if index % 8 == 7 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 92])
-                path = pictures / f"{split}_{index:05d}{suffix}"
+                path = images / f"{split}_{index:05d}{suffix}"
                 cv2.imwrite(str(path), scene.image[..., ::-1], options)
                 samples.append(Sample(path, scene.boxes, scene.labels, size=scene.owners.shape))
-            write_voc(DataSet(samples, SHAPE_NAMES), draft, split, add=True)
+            write_voc(Dataset(samples, SHAPE_NAMES), draft, split, add=True)
 
 
 def draw_scene(generator: Generator, size: int = 256) -> Scene:
-    """Draw one picture whose sides lie between 3/4 and 5/4 of `size`; one in twelve shows no object."""
+    """Draw one image whose sides lie between 3/4 and 5/4 of `size`; one in twelve shows no object."""
     height, width = (int(side) for side in generator.integers(size * 3 // 4, size * 5 // 4, 2, endpoint=True))
     canvas = _draw_background(generator, height, width)
     _draw_clutter(generator, canvas)
     owners = np.full((height, width), -1, np.int16)
-    areas: list[int] = []  # of each whole shape, its part outside the picture included
+    areas: list[int] = []  # of each whole shape, its part outside the image included
     labels: list[int] = []
     wanted = 0 if generator.random() < 1 / 12 else int(generator.integers(1, 8))
     for _ in range(12 * wanted):
@@ -125,13 +125,13 @@ OUTLINES: dict[str, Points] = {
 
 
 def _place(generator: Generator, outline: Points, height: int, width: int, size: int) -> tuple[NDArray[np.bool_], int]:
-    """A shape somewhere in the picture, small ones more often: its mask, and its area as if nothing cut it off."""
+    """A shape somewhere in the image, small ones more often: its mask, and its area as if nothing cut it off."""
     radius = size * 0.05 * 6 ** generator.random()
     stretch = np.exp(generator.uniform(-0.25, 0.25))
     turn = generator.uniform(0, 2 * np.pi)
     rotate = np.asarray([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    centre = generator.uniform(0, (width, height))
-    points = (outline * radius * (stretch, 1 / stretch)) @ rotate.T + centre
+    center = generator.uniform(0, (width, height))
+    points = (outline * radius * (stretch, 1 / stretch)) @ rotate.T + center
     margin = math.ceil(2 * radius)
     mask = np.zeros((height + 2 * margin, width + 2 * margin), np.uint8)
     cv2.fillPoly(mask, [np.round((points + margin) * 16).astype(np.int32)], 1, shift=4)
@@ -145,7 +145,7 @@ def _measure(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _draw_background(generator: Generator, height: int, width: int) -> Floats:
-    """(H, W, 3) in 0..255: two or three colours mixed by noise, waves, bricks or a slope, with grain."""
+    """(H, W, 3) in 0..255: two or three colors mixed by noise, waves, bricks or a slope, with grain."""
     kind = generator.integers(4)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     turn = generator.uniform(0, np.pi)
@@ -185,39 +185,39 @@ def _draw_clutter(generator: Generator, canvas: Floats) -> None:
     for _ in range(generator.integers(0, 7)):
         kind = generator.integers(3)
         mask = np.zeros((height, width), np.uint8)
-        centre = generator.uniform(0, (width, height))
+        center = generator.uniform(0, (width, height))
         length = generator.uniform(0.05, 0.3) * width
         if kind == 0:
-            box = (tuple(centre), (length, length / generator.uniform(4, 10)), generator.uniform(0, 180))
+            box = (tuple(center), (length, length / generator.uniform(4, 10)), generator.uniform(0, 180))
             cv2.fillPoly(mask, [cv2.boxPoints(box).astype(np.int32)], 1)
         elif kind == 1:
             turns = np.sort(generator.uniform(0, 2 * np.pi, 9))
             radii = length / 2 * generator.uniform(0.35, 1, (9, 1))
-            points = centre + radii * _rays(turns)
+            points = center + radii * _rays(turns)
             cv2.polylines(mask, [points.astype(np.int32)], True, 1, int(generator.integers(1, 4)))
         else:
-            points = centre + np.cumsum(generator.normal(0, length / 3, (6, 2)), 0)
+            points = center + np.cumsum(generator.normal(0, length / 3, (6, 2)), 0)
             cv2.polylines(mask, [points.astype(np.int32)], False, 1, int(generator.integers(1, 4)))
         _paint(generator, canvas, mask.astype(bool))
 
 
 def _paint(generator: Generator, canvas: Floats, mask: NDArray[np.bool_]) -> None:
-    """Fill a mask with a shaded, perhaps striped or outlined colour that differs from what it covers."""
+    """Fill a mask with a shaded, perhaps striped or outlined color that differs from what it covers."""
     if not mask.any():
         return
     below = canvas[mask].mean(0)
-    colours = generator.uniform(10, 245, (16, 3))
-    colour = colours[np.argmax(np.abs(colours - below).max(1) > generator.uniform(60, 120))]
+    colors = generator.uniform(10, 245, (16, 3))
+    color = colors[np.argmax(np.abs(colors - below).max(1) > generator.uniform(60, 120))]
     rows, columns = np.nonzero(mask)
     turn = generator.uniform(0, 2 * np.pi)
     along = np.cos(turn) * columns + np.sin(turn) * rows
     shade = (along - along.mean()) / max(np.ptp(along), 1) * generator.uniform(0, 60)
     if generator.random() < 0.3:
         shade = shade + 14 * np.sign(np.sin(along * generator.uniform(0.4, 1.2)))
-    canvas[rows, columns] = colour + shade[:, None]
+    canvas[rows, columns] = color + shade[:, None]
     if generator.random() < 0.4:
         inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(bool)
-        canvas[mask & ~inside] = colour * generator.uniform(0.2, 0.6)
+        canvas[mask & ~inside] = color * generator.uniform(0.2, 0.6)
 
 
 def _expose(generator: Generator, canvas: Floats) -> NDArray[np.uint8]:

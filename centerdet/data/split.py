@@ -1,4 +1,4 @@
-"""Splitting a data set: every group of pictures whole in one part, every class in every part's share of it."""
+"""Splitting a dataset: every group of images whole in one part, every class in every part's share of it."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .problems import plural
-from .sample import DataSet
+from ..text import plural
+from .sample import Dataset
 
 __all__ = ["split"]
 
 
 def split(
-    dataset: DataSet,
+    dataset: Dataset,
     fractions: Mapping[str, float],
     *,
     seed: int = 0,
     group_by: Callable[[Path], str] | str | None = None,
-) -> dict[str, DataSet]:
-    """Divide a data set, such as by {"train": 0.8, "val": 0.2}; the same seed and pictures give the same parts.
+) -> dict[str, Dataset]:
+    """Divide a dataset, such as by {"train": 0.8, "val": 0.2}; the same seed and images give the same parts.
 
-    group_by: what pictures must share to stay together: "folder" (the one they lie in), a regular expression searched
+    group_by: what images must share to stay together: "folder" (the one they lie in), a regular expression searched
         in the path (its first group, or the whole match), or a function of the path. By default each stands alone.
 
-    Groups are dealt one by one, large ones and those with rare classes first, to the part whose counts of pictures and
+    Groups are dealt one by one, large ones and those with rare classes first, to the part whose counts of images and
     of objects by class the group brings nearest to its share (least chi-square).
     """
     names, shares = list(fractions), np.array(list(fractions.values()), float)
@@ -35,12 +35,12 @@ def split(
     for number, sample in enumerate(dataset.samples):
         groups.setdefault(_find_group(sample.path, group_by), []).append(number)
     if len(groups) < len(names):
-        raise DataError(f"want at least {plural(len(names), 'group')} of pictures for {names}, got {len(groups)}")
-    of_picture = np.zeros((len(dataset), len(dataset.names) + 1))  # objects by class, and 1 for the picture itself
+        raise DataError(f"want at least {plural(len(names), 'group')} of images for {names}, got {len(groups)}")
+    of_image = np.zeros((len(dataset), len(dataset.names) + 1))  # objects by class, and 1 for the image itself
     for number, sample in enumerate(dataset.samples):
-        of_picture[number, :-1] = np.bincount(sample.labels, minlength=len(dataset.names))
-    of_picture[:, -1] = 1
-    counts = np.array([of_picture[members].sum(0) for members in groups.values()])  # (groups, C + 1)
+        of_image[number, :-1] = np.bincount(sample.labels, minlength=len(dataset.names))
+    of_image[:, -1] = 1
+    counts = np.array([of_image[members].sum(0) for members in groups.values()])  # (groups, C + 1)
     totals = np.maximum(counts.sum(0), 1)
     rarest = np.where(counts > 0, totals, np.inf).min(1)
     shuffled = np.random.default_rng(seed).permutation(len(groups))
@@ -57,7 +57,7 @@ def split(
         dealt[part] += counts[group]
         part_of[members[group]] = part
     return {
-        name: DataSet([dataset.samples[number] for number in np.flatnonzero(part_of == part).tolist()], dataset.names)
+        name: Dataset([dataset.samples[number] for number in np.flatnonzero(part_of == part).tolist()], dataset.names)
         for part, name in enumerate(names)
     }
 

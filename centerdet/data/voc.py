@@ -15,10 +15,11 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from ..errors import DataError
-from .files import Entry, Placing, find_pictures, prepare, read_lines, write_files
+from ..text import as_tuple
+from .files import Entry, Placing, find_images, prepare, read_lines, write_files
 from .problems import Problem, Report, fail, leads_out
-from .records import Record, as_words, build_sample
-from .sample import DataSet, Sample
+from .records import Record, build_sample
+from .sample import Dataset, Sample
 
 __all__ = ["VOC_NAMES", "list_voc_splits", "read_voc", "write_voc"]
 
@@ -30,7 +31,7 @@ VOC_NAMES = (
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
-NO_ANNOTATION, NO_PICTURE = "no annotation {}.xml", "no picture {}.jpg"
+NO_ANNOTATION, NO_IMAGE = "no annotation {}.xml", "no image {}.jpg"
 """What is said of one of a pair that is missing; `check` tells by it what `read_voc` has told already."""
 
 LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded flags", "part": "parts"}
@@ -39,40 +40,40 @@ LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded f
 SNAP = 1e-3
 """Pixels from an integer within which a side is written as it: 113.9999 is 113 to readers that cut decimals off.
 Rounding YOLO's parts moves a side by 0.75 units of the last digit at most: with six digits this brings integers back
-from pictures up to 1,333 px, with the eight that `write_yolo` has from those up to 133,333 px."""
+from images up to 1,333 px, with the eight that `write_yolo` has from those up to 133,333 px."""
 
 
 def read_voc(
     root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
-) -> DataSet:
-    """Read splits of a data set in VOC layout.
+) -> Dataset:
+    """Read splits of a dataset in VOC layout.
 
     root: a devkit, whose splits are written "2007:train" (year:list), or one folder in VOC layout, whose splits are
         the lists of its ImageSets/Main, written "train"; "all" is every annotation by name where no such list exists.
     names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else every class of
         Annotations/ in the order of its first appearance, files taken by name, whatever the split, so that all splits
         agree. Folders called VOC<year> that hold no others have the twenty of `VOC_NAMES`.
-    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
+    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
-    An annotation needs only `name` and `bndbox` in each object. A picture without objects is normal. A box may stick
-    out of its picture by 1 px and is clipped then.
+    An annotation needs only `name` and `bndbox` in each object. A image without objects is normal. A box may stick
+    out of its image by 1 px and is clipped then.
     """
     root = Path(root)
-    lists = [_open_split(root, split) for split in as_words(splits)]
+    lists = [_open_split(root, split) for split in as_tuple(splits)]
     if not lists:
         raise DataError(f"{root}: want at least one split")
     parsed: dict[Path, _Annotation] = {}
-    order = _find_names(root, [folder for folder, _ in lists], parsed) if names is None else as_words(names)
+    order = _find_names(root, [folder for folder, _ in lists], parsed) if names is None else as_tuple(names)
     index = {name: label for label, name in enumerate(order)}
-    pictures: dict[Path, list[Path]] = {}  # without suffix -> the files
-    for path in (path for folder in {folder for folder, _ in lists} for path in find_pictures(folder / "JPEGImages")):
-        pictures.setdefault(path.with_suffix(""), []).append(path)
+    images: dict[Path, list[Path]] = {}  # without suffix -> the files
+    for path in (path for folder in {folder for folder, _ in lists} for path in find_images(folder / "JPEGImages")):
+        images.setdefault(path.with_suffix(""), []).append(path)
     samples: list[Sample] = []
     seen: set[Path] = set()
     for folder, list_file in lists:
         stems = _read_list(folder, list_file, report)
         if not stems:
-            report(Problem("empty split", str(list_file), "the split names no picture"))
+            report(Problem("empty split", str(list_file), "the split names no image"))
         for where, stem in stems:
             path = folder / "Annotations" / f"{stem}.xml"
             if path in seen:
@@ -83,17 +84,17 @@ def read_voc(
                 report(Problem("missing annotation", where, NO_ANNOTATION.format(folder / "Annotations" / stem)))
                 continue
             annotation = parsed.get(path) or _parse(path, report)
-            picture = _find_picture(folder / "JPEGImages" / stem, pictures, annotation, where, report)
-            if annotation is not None and picture is not None:
-                sample = build_sample(picture, annotation.size, annotation.objects, index, report)
+            image = _find_image(folder / "JPEGImages" / stem, images, annotation, where, report)
+            if annotation is not None and image is not None:
+                sample = build_sample(image, annotation.size, annotation.objects, index, report)
                 samples += [sample] if sample is not None else []
-    return DataSet(samples, order)
+    return Dataset(samples, order)
 
 
 def write_voc(
-    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+    dataset: Dataset, root: str | Path, split: str, *, placing: Placing = "copy", add: bool = False
 ) -> dict[str, int]:
-    """Write a data set in VOC layout, as the list ImageSets/Main/<split>.txt; count what was written.
+    """Write a dataset in VOC layout, as the list ImageSets/Main/<split>.txt; count what was written.
 
     `read_voc` gives integer boxes back exactly, sides within `SNAP` of an integer as that integer, and others to the
     last bit that "+ 1" leaves; the order of names is kept in classes.txt. A crowd region gets an element `crowd`, which
@@ -109,8 +110,8 @@ def write_voc(
     entries.append(("classes.txt", "".join(f"{name}\n" for name in dataset.names).encode()))
     stems = "".join(f"{Path(name).stem}\n" for _, name, _ in prepared)
     entries.append((f"ImageSets/Main/{split}.txt", stems.encode()))
-    write_files(root, entries, pictures, add)
-    return {"pictures": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
+    write_files(root, entries, placing, add)
+    return {"images": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
 
 
 def list_voc_splits(root: Path) -> list[str]:
@@ -155,7 +156,7 @@ def _open_split(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def _read_list(folder: Path, file: Path, report: Report) -> list[tuple[str, str]]:
-    """(file:line, picture's name without suffix) of each line of a split."""
+    """(file:line, image's name without suffix) of each line of a split."""
     if not file.is_file():
         folder = folder / "Annotations"
         return [(str(path), path.relative_to(folder).as_posix()[:-4]) for path in sorted(folder.rglob("*.xml"))]
@@ -168,21 +169,21 @@ def _read_list(folder: Path, file: Path, report: Report) -> list[tuple[str, str]
     return stems
 
 
-def _find_picture(
-    stem: Path, pictures: dict[Path, list[Path]], annotation: _Annotation | None, where: str, report: Report
+def _find_image(
+    stem: Path, images: dict[Path, list[Path]], annotation: _Annotation | None, where: str, report: Report
 ) -> Path | None:
-    found = pictures.get(stem, [])
+    found = images.get(stem, [])
     if len(found) > 1 and annotation is not None:
         found = [path for path in found if path.name == annotation.filename] or found
     if len(found) == 1:
         return found[0]
-    what = f"several pictures of one name: {[path.name for path in found]}" if found else NO_PICTURE.format(stem)
-    report(Problem("missing picture", where, what))
+    what = f"several images of one name: {[path.name for path in found]}" if found else NO_IMAGE.format(stem)
+    report(Problem("missing image", where, what))
     return None
 
 
 def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]) -> tuple[str, ...]:
-    """The classes of the data set; annotations that had to be read for it are left in `parsed`."""
+    """The classes of the dataset; annotations that had to be read for it are left in `parsed`."""
     for file in (root / "classes.txt", root / "labels.txt"):
         if file.is_file():
             names = tuple(filter(None, read_lines(file)))

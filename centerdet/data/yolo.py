@@ -1,6 +1,6 @@
-"""YOLO: data.yaml, images/ and labels/*.txt with lines "class cx cy width height" in parts of the picture's sides.
+"""YOLO: data.yaml, images/ and labels/*.txt with lines "class cx cy width height" in parts of the image's sides.
 
-A label file's path is its picture's with the last folder `images` called `labels`; without one the picture is empty.
+A label file's path is its image's with the last folder `images` called `labels`; without one the image is empty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,68 +12,69 @@ import yaml
 
 from ..errors import AnnotationError, DataError, ImageError
 from ..images import read_size
-from .files import Entry, Placing, find_pictures, prepare, read_lines, read_text, write_files
-from .problems import Problem, Report, fail, plural
-from .records import Record, as_words, build_sample
-from .sample import DataSet, Sample
+from ..text import as_tuple, plural
+from .files import Entry, Placing, find_images, prepare, read_lines, read_text, write_files
+from .problems import Problem, Report, fail
+from .records import Record, build_sample
+from .sample import Dataset, Sample
 
 __all__ = ["YOLO_FILES", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
-"""How the file that describes a data set is called, in this order."""
+"""How the file that describes a dataset is called, in this order."""
 
 SPLITS = ("train", "val", "test")
 """Keys that are splits even if they lead nowhere; others may say anything."""
 
 DIGITS = 8
-"""Of a part of a side: 1e-4 px in a picture of 10,000 px."""
+"""Of a part of a side: 1e-4 px in a image of 10,000 px."""
 
 
 def read_yolo(
     root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
-) -> DataSet:
-    """Read splits of a YOLO data set.
+) -> Dataset:
+    """Read splits of a YOLO dataset.
 
     root: the YAML file, or the folder that holds it as data.yaml. Its `names` are a list, or numbers with names (taken
         by number, gaps allowed); `path` is the folder that the splits count from, else the file's own.
-    splits: keys such as "train" and "val", each a folder, a list of pictures (.txt), or several of these.
+    splits: keys such as "train" and "val", each a folder, a list of images (.txt), or several of these.
     names: the classes in their order; else the file's.
-    report: gets each problem; reading goes on without the object or picture concerned. By default the first one raises.
+    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
-    The header of each picture with objects is read for its size. A box may stick out by 1 px and is clipped then.
+    The header of each image with objects is read for its size. A box may stick out by 1 px and is clipped then.
     """
     file, top, described = _open(Path(root))
     classes = _read_names(file, described)
-    order = tuple(classes.values()) if names is None else as_words(names)
+    order = tuple(classes.values()) if names is None else as_tuple(names)
     index = {name: label for label, name in enumerate(order)}
     if not splits:
         raise DataError(f"{file}: want at least one split, such as train: images/train")
     samples: dict[Path, Sample] = {}
-    for split in as_words(splits):
-        pictures = _list_pictures(file, top, described, split, report)
-        if not pictures:
-            report(Problem("empty split", f"{file}: {split}", "the split has no picture"))
-        label_files = [_find_label_file(path, top) for _, path in pictures]
+    for split in as_tuple(splits):
+        images = _list_images(file, top, described, split, report)
+        if not images:
+            report(Problem("empty split", f"{file}: {split}", "the split has no image"))
+        label_files = [_find_label_file(path, top) for _, path in images]
         bare = [path for path in label_files if not path.is_file()]
         if bare:
-            what = f"{plural(len(bare), 'picture')} of {len(pictures)} without label file, such as {bare[0]}"
-            kind = "missing annotation" if len(bare) == len(pictures) else "no label file"
+            what = f"{plural(len(bare), 'image')} of {len(images)} without label file, such as {bare[0]}"
+            kind = "missing annotation" if len(bare) == len(images) else "no label file"
             report(Problem(kind, f"{file}: {split}", what))
-        for (where, path), label_file in zip(pictures, label_files, strict=True):
+        for (where, path), label_file in zip(images, label_files, strict=True):
             if path in samples:
                 report(Problem("listed twice", where, f"{path} is in the splits already"))
             elif not path.is_file():
-                report(Problem("missing picture", where, f"no picture {path}"))
+                report(Problem("missing image", where, f"no image {path}"))
             else:
                 sample = _read_sample(path, label_file, classes, index, report)
                 samples |= {path: sample} if sample is not None else {}
-    return DataSet(list(samples.values()), order)
+    return Dataset(list(samples.values()), order)
 
 
 def write_yolo(
-    dataset: DataSet, root: str | Path, split: str, *, pictures: Placing = "copy", add: bool = False
+    dataset: Dataset, root: str | Path, split: str, *, placing: Placing = "copy", add: bool = False
 ) -> dict[str, int]:
-    """Write a data set as images/<split>/, labels/<split>/ and its lines in data.yaml; count what was written and lost.
+    """Write a dataset as images/<split>/, labels/<split>/ and its lines in data.yaml; count what was written and lost.
 
     The format knows neither difficult objects nor crowds: the former become objects like others, the latter are left
     out, and both are counted. root must be new or empty, or `add`.
@@ -99,10 +100,10 @@ def write_yolo(
         entries.append((f"images/{split}/{name}", sample.path))
         entries.append((f"labels/{split}/{Path(name).stem}.txt", "".join(lines).encode()))
     text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
-    write_files(root, [*entries, (index_file, text.encode())], pictures, add, replace=[index_file])
+    write_files(root, [*entries, (index_file, text.encode())], placing, add, replace=[index_file])
     crowds = sum(int(sample.crowd.sum()) for sample, _, _ in prepared)
     return {
-        "pictures": len(prepared),
+        "images": len(prepared),
         "objects": sum(len(sample.boxes) for sample, _, _ in prepared) - crowds,
         "difficult flags lost": sum(int((sample.difficult & ~sample.crowd).sum()) for sample, _, _ in prepared),
         "crowd regions left out": crowds,
@@ -110,7 +111,7 @@ def write_yolo(
 
 
 def _open(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
-    """The YAML file of a data set, the folder that its splits count from, and what it says."""
+    """The YAML file of a dataset, the folder that its splits count from, and what it says."""
     file = root
     if root.suffix not in (".yaml", ".yml"):
         file = next((root / name for name in YOLO_FILES if (root / name).is_file()), root / YOLO_FILES[0])
@@ -127,7 +128,7 @@ def _open(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
 
 
 def list_yolo_splits(root: Path) -> list[str]:
-    """The keys of a data set's YAML file that lead to pictures, or should."""
+    """The keys of a dataset's YAML file that lead to images, or should."""
     _, top, described = _open(root)
     sources = {key: value if isinstance(value, list) else [value] for key, value in described.items() if value}
     return [
@@ -138,20 +139,20 @@ def list_yolo_splits(root: Path) -> list[str]:
 
 
 def list_label_files(root: Path, splits: Sequence[str]) -> set[Path]:
-    """Where the labels of all pictures that splits name would stand."""
+    """Where the labels of all images that splits name would stand."""
     file, top, described = _open(root)
-    found = (_list_pictures(file, top, described, split, lambda problem: None) for split in splits)
-    return {_find_label_file(path, top) for pictures in found for _, path in pictures}
+    found = (_list_images(file, top, described, split, lambda problem: None) for split in splits)
+    return {_find_label_file(path, top) for images in found for _, path in images}
 
 
-def _find_label_file(picture: Path, top: Path) -> Path:
-    """Where the labels of a picture stand."""
-    folders = list(picture.parent.parts)
-    inside = len(top.parts) if picture.is_relative_to(top) else 0
+def _find_label_file(image: Path, top: Path) -> Path:
+    """Where the labels of a image stand."""
+    folders = list(image.parent.parts)
+    inside = len(top.parts) if image.is_relative_to(top) else 0
     places = [place for place, folder in enumerate(folders) if folder == "images" and place >= inside]
     if places:
         folders[places[-1]] = "labels"
-    return Path(*folders, f"{picture.stem}.txt")
+    return Path(*folders, f"{image.stem}.txt")
 
 
 def _read_names(file: Path, described: Mapping[str, Any]) -> dict[int, str]:
@@ -174,10 +175,10 @@ def _read_names(file: Path, described: Mapping[str, Any]) -> dict[int, str]:
     return dict(sorted(classes.items()))
 
 
-def _list_pictures(
+def _list_images(
     file: Path, top: Path, described: Mapping[str, Any], split: str, report: Report
 ) -> list[tuple[str, Path]]:
-    """(where it is named, path) of each picture of a split."""
+    """(where it is named, path) of each image of a split."""
     value = described.get(split)
     sources: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(source, str) for source in sources):
@@ -185,25 +186,25 @@ def _list_pictures(
             key for key, other in described.items() if isinstance(other, str | list) and key not in ("path", "names")
         ]
         raise DataError(f"{file}: {split}: want the path of a folder or list, got {value!r}; known are {known}")
-    pictures: list[tuple[str, Path]] = []
+    images: list[tuple[str, Path]] = []
     for source in sources:
         path = _locate(top, source)
         if path is None:
             raise DataError(f"{file}: {split}: no such folder or list {top / source}")
         if path.is_dir():
-            pictures += [(str(picture), picture) for picture in find_pictures(path)]
+            images += [(str(image), image) for image in find_images(path)]
         else:
             for number, line in enumerate(read_lines(path), 1):
                 where = f"{path}:{number}"
                 if ".." in line.replace("\\", "/").split("/"):
                     report(Problem("refused path", where, f"{line!r} leads out of the folder"))
                 elif line:
-                    pictures.append((where, path.parent / line))
-    return pictures
+                    images.append((where, path.parent / line))
+    return images
 
 
 def _locate(top: Path, source: object) -> Path | None:
-    """The folder or list of pictures that a YAML file names; some exporters write ../ for the file's own folder."""
+    """The folder or list of images that a YAML file names; some exporters write ../ for the file's own folder."""
     if not isinstance(source, str) or not source:
         return None
     tried = [top / source, *([top / source[3:]] if source.startswith("../") else [])]
@@ -211,15 +212,15 @@ def _locate(top: Path, source: object) -> Path | None:
 
 
 def _read_sample(
-    picture: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
+    image: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
 ) -> Sample | None:
     if not file.is_file():
-        return Sample(picture)
+        return Sample(image)
     try:
         lines = [(f"{file}:{number}", line) for number, line in enumerate(read_lines(file), 1) if line]
-        height, width = read_size(picture) if lines else (1, 1)
+        height, width = read_size(image) if lines else (1, 1)
     except ImageError as error:
-        report(Problem("broken picture", str(picture), str(error).removeprefix(f"{picture}: ")))
+        report(Problem("broken image", str(image), str(error).removeprefix(f"{image}: ")))
         return None
     except DataError as error:
         report(Problem("broken annotation", str(file), str(error).removeprefix(f"{file}: ")))
@@ -248,4 +249,4 @@ def _read_sample(
         )
         hint = ": want parts of the sides, 0 to 1; are these pixels?" if max(x, y, across, down) > 2 else ""
         records.append(Record(where, classes[int(number)], box, words[1:], hint=hint))
-    return build_sample(picture, (height, width) if records else None, records, index, report)
+    return build_sample(image, (height, width) if records else None, records, index, report)

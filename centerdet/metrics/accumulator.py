@@ -1,7 +1,7 @@
-"""Evaluation picture by picture: for loops that do not keep everything in flat arrays themselves.
+"""Evaluation image by image: for loops that do not keep everything in flat arrays themselves.
 
-Law: the numbers are those of the flat arrays with pictures in the order of their numbers, whatever the order in which
-pictures came and however accumulators were merged.
+Law: the numbers are those of the flat arrays with images in the order of their numbers, whatever the order in which
+images came and however accumulators were merged.
 """
 
 import operator
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .arrays import IMAGE_LIMIT, Problem
 from .coco import CocoResult, box_area, coco_evaluate
-from .inputs import IMAGE_LIMIT, Problem
 from .voc import VocResult, voc_evaluate
 
 __all__ = ["Accumulator"]
@@ -31,7 +31,7 @@ EMPTY: dict[str, NDArray[Any]] = {
 
 
 class Accumulator:
-    """Collects pictures, then computes. It can be pickled, so that processes can send theirs to one that merges them.
+    """Collects images, then computes. It can be pickled, so that processes can send theirs to one that merges them.
 
     Detections are anything with boxes, scores and labels, annotations anything with boxes, labels and perhaps
     difficult, crowd and area: attributes or keys, NumPy or torch. Their arrays are copied.
@@ -39,21 +39,21 @@ class Accumulator:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._pictures: dict[int, dict[str, NDArray[Any]]] = {}
-        self._counted = True  # pictures are numbered as they come
+        self._images: dict[int, dict[str, NDArray[Any]]] = {}
+        self._counted = True  # images are numbered as they come
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def update(self, detections: object, annotations: object, image: int | None = None) -> None:
-        """Add a picture; name its number for every picture or for none. The same number twice is a DataError."""
+        """Add a image; name its number for every image or for none. The same number twice is a DataError."""
         number = len(self) if image is None else operator.index(image)
         if not 0 <= number <= IMAGE_LIMIT:
             raise DataError(f"image: want a whole number from 0 to {IMAGE_LIMIT}, got {number}")
         if len(self) and self._counted != (image is None):
-            raise DataError("image: want a number for every picture or for none")
-        if number in self._pictures:
-            raise DataError(f"image: picture {number} is there already")
+            raise DataError("image: want a number for every image or for none")
+        if number in self._images:
+            raise DataError(f"image: image {number} is there already")
         found = {name: _get(detections, name) for name in ("boxes", "scores", "labels")}
         truth = {name: _get(annotations, name) for name in ("boxes", "labels")}
         flags = {name: _get(annotations, name, None) for name in ("difficult", "crowd")}
@@ -69,7 +69,7 @@ class Accumulator:
                 for name, flag in flags.items()
             )  # fmt: skip
         except DataError as error:
-            raise DataError(f"picture {number}: {error}") from None
+            raise DataError(f"image {number}: {error}") from None
         row = {
             "det_boxes": problem.det_boxes,
             "det_scores": problem.det_scores,
@@ -80,22 +80,22 @@ class Accumulator:
             "gt_crowd": other.gt_flag,
             "gt_area": box_area(problem.gt_boxes) if problem.gt_area is None else problem.gt_area,
         }
-        self._pictures[number] = {name: array.copy() for name, array in row.items()}
+        self._images[number] = {name: array.copy() for name, array in row.items()}
         self._counted = image is None
 
     def merge(self, other: "Accumulator") -> None:
-        """Add another one's pictures; where pictures were numbered as they came, the other's follow."""
+        """Add another one's images; where images were numbered as they came, the other's follow."""
         if other.num_classes != self.num_classes:
             raise DataError(f"num_classes: want {self.num_classes}, got {other.num_classes}")
         if not len(other):
             return
         if len(self) and self._counted != other._counted:
-            raise DataError("image: want a number for every picture or for none")
+            raise DataError("image: want a number for every image or for none")
         shift = len(self) if other._counted else 0
-        twice = sorted(self._pictures.keys() & {number + shift for number in other._pictures})
+        twice = sorted(self._images.keys() & {number + shift for number in other._images})
         if twice:
-            raise DataError(f"image: picture {twice[0]} is there already, as are {len(twice) - 1} more")
-        self._pictures.update({number + shift: picture for number, picture in other._pictures.items()})
+            raise DataError(f"image: image {twice[0]} is there already, as are {len(twice) - 1} more")
+        self._images.update({number + shift: image for number, image in other._images.items()})
         self._counted = other._counted
 
     def compute(self, iou_threshold: float = 0.5) -> VocResult:
@@ -109,15 +109,15 @@ class Accumulator:
         return coco_evaluate(**columns, num_classes=self.num_classes, max_detections=max_detections)
 
     def _columns(self, without: tuple[str, ...]) -> dict[str, Any]:
-        """The flat arrays, pictures in the order of their numbers."""
-        pictures = sorted(self._pictures.items())
+        """The flat arrays, images in the order of their numbers."""
+        stored = sorted(self._images.items())
         columns: dict[str, Any] = {
-            name: np.concatenate([empty, *(picture[name] for _, picture in pictures)])
+            name: np.concatenate([empty, *(rows[name] for _, rows in stored)])
             for name, empty in EMPTY.items()
             if name not in without
         }
         for kind in ("det", "gt"):
-            numbers = [np.full(len(picture[f"{kind}_labels"]), number) for number, picture in pictures]
+            numbers = [np.full(len(rows[f"{kind}_labels"]), number) for number, rows in stored]
             columns[f"{kind}_images"] = np.concatenate([np.zeros(0, np.int64), *numbers])
         return columns
 

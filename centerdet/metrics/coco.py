@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .arrays import Problem
 from .coco_matching import THRESHOLDS, Matches, match
-from .inputs import Problem
-from .pairs import Cells, find_cells, overlapping_pairs, rank_in_run, score_order, stable_order
-from .plain import plain
+from .overlaps import Cells, find_cells, overlapping_pairs, rank_in_run, score_order, stable_order
+from .result import plain
 
 __all__ = ["AREAS", "RECALLS", "CocoResult", "box_area", "coco_evaluate"]
 
@@ -33,7 +33,7 @@ AREAS = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2), "lar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoResult:
-    """stats (12,) in pycocotools' order (9 + the number of limits on detections a picture, in general).
+    """stats (12,) in pycocotools' order (9 + the number of limits on detections a image, in general).
 
     precision (T, R, C, A) and recall (T, C, A) at the largest limit, -1 where a class has no ground truth that counts.
     ap (C,): NaN there.
@@ -50,7 +50,7 @@ class CocoResult:
         """How the numbers were computed, in one line."""
         return (
             "COCO (pycocotools 2.0.11): IoU 0.50:0.05:0.95, best free ground truth, crowds ignored, 101 recall points, "
-            f"at most {self.max_detections[-1]} detections a class and picture"
+            f"at most {self.max_detections[-1]} detections a class and image"
         )
 
     @property
@@ -90,8 +90,8 @@ def coco_evaluate(
     """COCO's AP and AR.
 
     Args: boxes (D, 4) and (G, 4) xyxy, half-open, any float type. Labels and images: whole numbers from 0. Rows in file
-    order; equal scores go by picture, then row. gt_crowd (G,): 0 or 1. gt_area (G,): the box's area if None.
-    max_detections: limits a class and picture; AP is at the largest.
+    order; equal scores go by image, then row. gt_crowd (G,): 0 or 1. gt_area (G,): the box's area if None.
+    max_detections: limits a class and image; AP is at the largest.
     Raises DataError (a ValueError) for broken rows.
     """
     limits = _check_limits(max_detections)
@@ -113,7 +113,7 @@ def coco_evaluate(
         in_cell = pool.submit(_rank_in_cell, cells, order)
         inside = pool.submit(_inside, problem, order)
         matches = match(place[det], truth, iou, cells.truth, problem.gt_flag, real)
-    return _summarise(problem, real, matches, in_cell.result()[matches.place], inside.result(), limits)
+    return _summarize(problem, real, matches, in_cell.result()[matches.place], inside.result(), limits)
 
 
 def _check_limits(max_detections: Sequence[int]) -> tuple[int, ...]:
@@ -185,7 +185,7 @@ def _inside(problem: Problem, order: Ints) -> list[tuple[Mask, Ints]]:
     return [(mask, np.append(0, np.cumsum(mask))) for mask in inside]
 
 
-def _summarise(
+def _summarize(
     problem: Problem,
     real: Mask,
     matches: Matches,

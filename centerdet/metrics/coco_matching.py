@@ -5,7 +5,7 @@ or outside of the area range; a crowd is never taken), the last of equals. Two c
 
 - Easy: all the detections that reach the threshold have no other choice, so the first of them gets it.
 - Hard: this is a serial dictatorship, which deferred acceptance finds too: each detection proposes down its list, a
-  ground truth keeps the earliest in score order. A few rounds settle all thresholds, area ranges and pictures.
+  ground truth keeps the earliest in score order. A few rounds settle all thresholds, area ranges and images.
 
 Shapes: G ground truths, S pairs with an IoU of at least 0.5, A area ranges, M matches.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import stable_order
+from .overlaps import stable_order
 
 __all__ = ["THRESHOLDS", "Matches", "match"]
 
@@ -38,7 +38,7 @@ class Matches(NamedTuple):
 def match(place: Ints, truth: Ints, iou: Doubles, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
     """The matching of pairs (place in score order, truth row, IoU; each (S,), grouped by detection, truth rows rising).
 
-    gt_cell (G,): class and picture. crowd (G,). real (A, G): what counts; the first range contains the others.
+    gt_cell (G,): class and image. crowd (G,). real (A, G): what counts; the first range contains the others.
     """
     level = np.zeros(len(iou), np.uint8)  # the pair reaches the thresholds 0 ... level - 1
     for threshold in THRESHOLDS:

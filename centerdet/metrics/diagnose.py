@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..boxes import area
-from .inputs import Problem, check_threshold
+from .arrays import Problem, check_threshold
 from .ranking import (
     Floats,
     Ints,
@@ -131,9 +131,9 @@ def operating_points(
     score_threshold: float = 0.3,
     num_images: int | None = None,
 ) -> OperatingPoints:
-    """Precision, recall, F1 and false positives per picture at a score, by VOC's matching.
+    """Precision, recall, F1 and false positives per image at a score, by VOC's matching.
 
-    num_images counts the pictures evaluated; by default those that a detection or a ground truth names. Of several
+    num_images counts the images evaluated; by default those that a detection or a ground truth names. Of several
     scores with the best F1 the highest is taken.
     """
     problem, match = match_arrays(
@@ -141,7 +141,7 @@ def operating_points(
         gt_difficult, num_classes, iou_threshold,
     )  # fmt: skip
     score_threshold = finite_number("score_threshold", score_threshold)
-    pictures = number_images(problem, num_images)[2]
+    total = number_images(problem, num_images)[2]
     rows = match.order[~match.ignored[match.order]]
     scores, labels, correct = problem.det_scores[rows], problem.det_labels[rows], match.true_positive[rows]
     positive = count_truths(problem, ~problem.gt_flag)
@@ -150,11 +150,11 @@ def operating_points(
         """The rates with a threshold for each class."""
         kept = reaches(scores, thresholds[labels])
         hits, all_kept = (np.bincount(labels[kept & part], minlength=len(positive)) for part in (correct, True))
-        return _rates(thresholds, hits, all_kept - hits, positive, pictures)
+        return _rates(thresholds, hits, all_kept - hits, positive, total)
 
     def together(threshold: float) -> Rates:
         each = rates(np.full(num_classes, threshold))
-        return _rates(threshold, each.true_positives.sum(), each.false_positives.sum(), positive.sum(), pictures)
+        return _rates(threshold, each.true_positives.sum(), each.false_positives.sum(), positive.sum(), total)
 
     starts = np.searchsorted(labels, np.arange(num_classes + 1))
     best = np.full(num_classes, np.nan)
@@ -165,7 +165,7 @@ def operating_points(
     return OperatingPoints(
         rates(np.full(num_classes, score_threshold)), together(score_threshold),
         rates(best), together(_best_score(scores[falling], correct[falling], positive.sum())),
-        pictures, float(iou_threshold),
+        total, float(iou_threshold),
     )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def confusion_matrix(
 ) -> ConfusionMatrix:
     """Which class was taken for which, by a greedy matching that does not look at classes.
 
-    Detections with score >= the threshold, best first (ties by row): each takes the free ground truth of its picture
+    Detections with score >= the threshold, best first (ties by row): each takes the free ground truth of its image
     with the highest IoU >= iou_threshold (the first wins ties). Difficult ones are not in the matrix, nor are the
     detections left over that reach the IoU with one, whatever its class.
     """

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .coco import RECALLS, coco_evaluate
-from .plain import mean_over
+from .result import mean_over
 from .voc import VocResult, voc_evaluate
 
 __all__ = ["Step", "from_voc_to_coco"]
@@ -49,7 +49,7 @@ def from_voc_to_coco(
 
     why_difficult = f"COCO knows no such mark: {difficult} more to be found, and finding them counts"
     why_best = "VOC gives a detection its best object even if taken (a duplicate, then), COCO the best one still free"
-    why_limit = f"COCO keeps {LIMIT} of a class and picture: {dropped} of {len(det_scores)} detections fall away"
+    why_limit = f"COCO keeps {LIMIT} of a class and image: {dropped} of {len(det_scores)} detections fall away"
     steps = [
         Step("VOC of 2007 (voc07-11pt)", voc.mean_ap_11pt, "the mean of the precision at 11 recalls"),
         Step("VOC from 2010 on (voc-area)", voc.mean_ap, "the area under the whole curve instead"),

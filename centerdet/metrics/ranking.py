@@ -1,9 +1,9 @@
-"""What the other results of this folder stand on: checked arrays with their VOC matching, and AP of weighted pictures.
+"""What the other results of this folder stand on: checked arrays with their VOC matching, and AP of weighted images.
 
-Matches stay within a picture, so drawing pictures again changes none: a resample is a whole weight for each picture,
-and its AP is that of a data set which holds every row of the picture so many times.
+Matches stay within a image, so drawing images again changes none: a resample is a whole weight for each image,
+and its AP is that of a dataset which holds every row of the image so many times.
 
-Shapes: D detections, G ground truths, C classes, P pictures, B sets of weights, S pairs of rows.
+Shapes: D detections, G ground truths, C classes, P images, B sets of weights, S pairs of rows.
 """
 
 import math
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .inputs import Problem
-from .pairs import find_cells, overlapping_pairs
+from .arrays import Problem
+from .overlaps import find_cells, overlapping_pairs
 from .voc import VocMatch, voc_match
 
 __all__ = [
@@ -72,7 +72,7 @@ def match_arrays(
 
 
 def number_images(problem: Problem, num_images: int | None) -> tuple[Array, Array, int]:
-    """Pictures that have rows numbered 0 ... in the order of their ids, and the count of all pictures, at least 1."""
+    """Images that have rows numbered 0 ... in the order of their ids, and the count of all images, at least 1."""
     split = len(problem.det_images)
     ids = np.concatenate([problem.det_images.astype(np.int64), problem.gt_images.astype(np.int64)])
     present, number = np.unique(ids, return_inverse=True)
@@ -86,13 +86,13 @@ def number_images(problem: Problem, num_images: int | None) -> tuple[Array, Arra
 class RankedClass:
     """One class that has ground truth: its detections, best first, up to the last true positive.
 
-    pictures (K,), positions (M,) of the true positives, gt_pictures (N,).
+    images (K,), positions (M,) of the true positives, gt_images (N,).
     """
 
     label: int
-    pictures: Array
+    images: Array
     positions: Array
-    gt_pictures: Array
+    gt_images: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,9 +103,7 @@ class Ranking:
     num_classes: int
 
 
-def rank(
-    labels: Array, correct: Array, pictures: Array, gt_labels: Array, gt_pictures: Array, num_classes: int
-) -> Ranking:
+def rank(labels: Array, correct: Array, images: Array, gt_labels: Array, gt_images: Array, num_classes: int) -> Ranking:
     """Rank detections that count, sorted by class and falling score, against the ground truths that count."""
     order = np.argsort(gt_labels, kind="stable")
     gt_sorted = gt_labels[order]
@@ -115,16 +113,16 @@ def rank(
         positions = np.flatnonzero(correct[start:stop])
         used = start + (positions[-1] + 1 if len(positions) else 0)
         truths = order[slice(*np.searchsorted(gt_sorted, [label, label + 1]))]
-        classes.append(RankedClass(label, pictures[start:used], positions, gt_pictures[truths]))
+        classes.append(RankedClass(label, images[start:used], positions, gt_images[truths]))
     return Ranking(classes, num_classes)
 
 
 def average_precisions(ranking: Ranking, weights: NDArray[np.int32]) -> tuple[Floats, Floats, Floats, Floats]:
-    """VOC AP by area and by 11 points (B, C), and their means (B,), with every picture weights (B, P) times."""
+    """VOC AP by area and by 11 points (B, C), and their means (B,), with every image weights (B, P) times."""
     area, eleven = np.full((2, len(weights), ranking.num_classes), np.nan)
     for part in ranking.classes:
-        positives = weights[:, part.gt_pictures].sum(1, dtype=np.int64)[:, None]  # (B, 1)
-        gathered = weights.take(part.pictures, axis=1)  # (B, K)
+        positives = weights[:, part.gt_images].sum(1, dtype=np.int64)[:, None]  # (B, 1)
+        gathered = weights.take(part.images, axis=1)  # (B, K)
         found = gathered[:, part.positions].cumsum(1, dtype=np.int64)  # (B, M)
         starts = np.concatenate([[0], part.positions[:-1] + 1])
         counted = np.add.reduceat(gathered, starts, axis=1).cumsum(1, dtype=np.int64) if len(part.positions) else found
@@ -168,7 +166,7 @@ def point_average(
 def pairs_of_any_class(
     problem: Problem, floor: float, dets: Ints, truths: Ints | None = None
 ) -> tuple[Ints, Ints, Floats]:
-    """Pairs of these rows in one picture, whatever their classes, with IoU >= floor (> 0 for floor 0), each (S,)."""
+    """Pairs of these rows in one image, whatever their classes, with IoU >= floor (> 0 for floor 0), each (S,)."""
     truths = np.arange(len(problem.gt_boxes)) if truths is None else truths
     part = replace(
         problem, num_classes=1,

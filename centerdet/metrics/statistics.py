@@ -1,8 +1,8 @@
-"""How sure an AP is: bootstrap over pictures, and the paired comparison of two detectors on the same pictures.
+"""How sure an AP is: bootstrap over images, and the paired comparison of two detectors on the same images.
 
 Random numbers of resample k come from a generator seeded with (seed, k) alone.
 
-Shapes: C classes, P pictures, B resamples.
+Shapes: C classes, P images, B resamples.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .inputs import Problem
+from .arrays import Problem
 from .ranking import (
     Array,
     Floats,
@@ -75,7 +75,7 @@ class Difference(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison(Result):
-    """Two detectors on the same pictures: AP per class (C,) and its mean in both VOC protocols."""
+    """Two detectors on the same images: AP per class (C,) and its mean in both VOC protocols."""
 
     ap: Difference
     ap_11pt: Difference
@@ -105,10 +105,10 @@ def bootstrap_ap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Bootstrap:
-    """The percentile interval of VOC AP when the pictures are drawn again with replacement.
+    """The percentile interval of VOC AP when the images are drawn again with replacement.
 
-    num_images counts the pictures evaluated; by default those that a detection or a ground truth names, which leaves
-    out pictures that have neither. A resample's mean is over the classes that have ground truth in it.
+    num_images counts the images evaluated; by default those that a detection or a ground truth names, which leaves
+    out images that have neither. A resample's mean is over the classes that have ground truth in it.
     """
     _check_options(resamples, confidence, seed)
     problem, match = match_arrays(
@@ -149,8 +149,8 @@ def compare_models(
 ) -> Comparison:
     """Whether the second detector's VOC AP differs from the first's by more than chance.
 
-    Each detector is (boxes, scores, labels, images). The interval: both are evaluated on the same drawn pictures. The
-    p-value: if the detectors were alike, their detections in any picture could change sides; it is (1 + the number of
+    Each detector is (boxes, scores, labels, images). The interval: both are evaluated on the same drawn images. The
+    p-value: if the detectors were alike, their detections in any image could change sides; it is (1 + the number of
     random swaps whose difference is at least as large in absolute value) / (1 + resamples). In a swap, equal scores
     keep the first's rows before the second's.
     """
@@ -189,7 +189,7 @@ def compare_models(
     points = [average_precisions(ranking, one) for ranking in rankings]
     drawn = [_resample(ranking, partial(_draw, seed, num_images), num_images, resamples) for ranking in rankings]
 
-    # For the swaps the second's pictures are numbered after the first's, and all ground truth lies in one more.
+    # For the swaps the second's images are numbered after the first's, and all ground truth lies in one more.
     correct, ignored = (
         np.concatenate([getattr(match, name) for match in matches]) for name in ("true_positive", "ignored")
     )
@@ -213,7 +213,7 @@ def compare_models(
 
 def _resample(ranking: Ranking, draw: Callable[[int], NDArray[np.int32]], width: int, resamples: int) -> list[Floats]:
     """average_precisions of `resamples` drawn weights, (resamples, C) twice and (resamples,) twice."""
-    longest = max((len(part.pictures) for part in ranking.classes), default=0)
+    longest = max((len(part.images) for part in ranking.classes), default=0)
     step = max(1, CHUNK // max(longest, width))
     chunks = [
         average_precisions(ranking, np.stack([draw(k) for k in range(start, min(start + step, resamples))]))
@@ -223,13 +223,13 @@ def _resample(ranking: Ranking, draw: Callable[[int], NDArray[np.int32]], width:
 
 
 def _draw(seed: int, num_images: int, resample: int) -> NDArray[np.int32]:
-    """How often each picture is drawn, (P,)."""
+    """How often each image is drawn, (P,)."""
     drawn = np.random.default_rng((seed, resample)).integers(num_images, size=num_images)
     return np.bincount(drawn, minlength=num_images).astype(np.int32)
 
 
 def _swap(seed: int, num_images: int, other: bool, resample: int) -> NDArray[np.int32]:
-    """Weights (2 P + 1,) that give each picture one detector's detections; `other`: those left over."""
+    """Weights (2 P + 1,) that give each image one detector's detections; `other`: those left over."""
     keep = np.random.default_rng((seed, resample)).integers(2, size=num_images, dtype=np.int32)
     return np.concatenate([1 - keep, keep, [1]] if other else [keep, 1 - keep, [1]]).astype(np.int32)
 
@@ -270,7 +270,7 @@ def _difference(
 
 
 def _host(values: Any) -> Array:
-    """Checked picture ids as an array, also from a tensor on another device."""
+    """Checked image ids as an array, also from a tensor on another device."""
     return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
 
 

@@ -1,6 +1,6 @@
 """Average precision as the official VOC devkit (VOCevaldet.m) computes it.
 
-A detection goes to the ground truth of its class and picture with the highest IoU, taken or not. So its lot does not
+A detection goes to the ground truth of its class and image with the highest IoU, taken or not. So its lot does not
 depend on other detections, and the true positive of a ground truth is the first detection in score order to go there.
 
 Shapes: D detections, G ground truths, C classes, P true positives of a class.
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .inputs import Problem, check_threshold
-from .pairs import Cells, find_cells, overlapping_pairs, score_order
-from .plain import mean_over, plain
+from .arrays import Problem, check_threshold
+from .overlaps import Cells, find_cells, overlapping_pairs, score_order
+from .result import mean_over, plain
 
 __all__ = ["VocCurve", "VocMatch", "VocResult", "voc_evaluate", "voc_match"]
 
@@ -37,7 +37,7 @@ class VocCurve(NamedTuple):
 class VocMatch:
     """What became of each detection, in the order in which the detections came.
 
-    best_gt (D,) int64: row of its ground truth (the highest IoU of its class and picture, the first wins ties), -1
+    best_gt (D,) int64: row of its ground truth (the highest IoU of its class and image, the first wins ties), -1
     where it overlaps none. best_iou (D,). true_positive (D,) bool. ignored (D,) bool: went to a difficult one. All
     others are false positives. order (D,) int64: rows by class, then falling score, then row.
     """

@@ -2,7 +2,7 @@
 
 A `Backbone` is a row of stages; `freeze` counts them from the stem. `taps` names the stage that ends at each
 stride. Torchvision's definitions and weights are used where it has them; EfficientNet-Lite0 is written here.
-Shapes: pictures (B, 3, H, W) normalised, features (B, C, H / stride, W / stride).
+Shapes: images (B, 3, H, W) normalized, features (B, C, H / stride, W / stride).
 """
 
 from collections import OrderedDict
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
         stages: one module per stage, the stem first.
         taps: for strides 4, 8, 16, 32 the index of the stage whose output is the feature.
         channels: channels of those four features.
-        mean, std: what pictures in 0-255 are normalised with, per RGB channel.
+        mean, std: what images in 0-255 are normalized with, per RGB channel.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised pictures to the features at strides 4, 8, 16, 32."""
+        """Normalized images to the features at strides 4, 8, 16, 32."""
         outputs = []
         for index, stage in enumerate(self.stages):
             if index < self.frozen:
@@ -121,7 +121,7 @@ def _conv(
     inputs: int, outputs: int, kernel: int, stride: int, depthwise: bool = False, act: bool = True
 ) -> list[nn.Module]:
     """TensorFlow's SAME padding lies right and below at stride 2: the kernel grows by a row and a column of zeros
-    left and above (3 to 4, 5 to 6), which gives the same numbers without a padded copy of the picture."""
+    left and above (3 to 4, 5 to 6), which gives the same numbers without a padded copy of the image."""
     kernel, padding = (kernel + 1, kernel // 2) if stride == 2 else (kernel, kernel // 2)
     layers: list[nn.Module] = [
         Depthwise(outputs, kernel, stride, padding)

@@ -1,7 +1,7 @@
 """A depthwise convolution whose weight gradient is quick on a CPU.
 
 The gradient of a depthwise kernel is itself a depthwise convolution: the input, convolved with the output's gradient
-as the kernel, the stride as its dilation. Written so, picture by picture, it takes a quarter to a half of the time of
+as the kernel, the stride as its dilation. Written so, image by image, it takes a quarter to a half of the time of
 PyTorch's own for kernels larger than 3 x 3 (scripts/benchmark_training.py).
 """
 
@@ -47,7 +47,7 @@ class _Convolution(torch.autograd.Function):
         )  # fmt: skip
         kernel = torch.zeros_like(weight)  # (C, 1, K, K)
         high, wide = kernel.shape[2:]  # a stride may leave the last rows and columns of x unused: they are cut off
-        for picture, change in zip(x.split(1), gradient, strict=True):
-            part = conv2d(picture, change[:, None], None, 1, ctx.padding, ctx.stride, len(weight))
+        for image, change in zip(x.split(1), gradient, strict=True):
+            part = conv2d(image, change[:, None], None, 1, ctx.padding, ctx.stride, len(weight))
             kernel += part.transpose(0, 1)[:, :, :high, :wide]
         return into, kernel, None, None

@@ -1,6 +1,6 @@
-"""The network: uint8 pictures in, `Outputs` out; normalisation, backbone, neck and heads in one module.
+"""The network: uint8 images in, `Outputs` out; normalization, backbone, neck and heads in one module.
 
-Shapes: pictures (B, 3, S, S) uint8 RGB with S a multiple of 32; outputs on the grid G = S / stride.
+Shapes: images (B, 3, S, S) uint8 RGB with S a multiple of 32; outputs on the grid G = S / stride.
 """
 
 import math
@@ -20,8 +20,8 @@ __all__ = ["Network", "Outputs"]
 class Outputs(NamedTuple):
     """What the network says of every cell.
 
-    heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) pixels of the input from the cell's centre to the left,
-    top, right and bottom side; negative where the centre lies outside.
+    heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) pixels of the input from the cell's center to the left,
+    top, right and bottom side; negative where the center lies outside.
     """
 
     heatmap: Tensor
@@ -73,12 +73,12 @@ class Network(nn.Module):
         self.std: Tensor
         self.backbone.freeze(freeze)
 
-    def forward(self, pictures: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> Outputs:
         """(B, 3, S, S) uint8 to `Outputs`."""
-        x = (pictures.to(self.mean.dtype) - self.mean) / self.std
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.neck(self.backbone(x)[STRIDES.index(self.stride) :])
         # expm1 is linear for objects of a cell's size and exponential for large ones, where relative error counts;
-        # it reaches below zero, so a box that its cell's centre lies outside of can be said as well.
+        # it reaches below zero, so a box that its cell's center lies outside of can be said as well.
         distances = torch.expm1(self.box_head(x).float().clamp(max=7)) * self.stride
         return Outputs(self.heatmap_head(x).float(), distances)

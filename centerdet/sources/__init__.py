@@ -1,8 +1,8 @@
-"""Anything that holds pictures as one stream of (where, picture or its error), decoded ahead in the background.
+"""Anything that holds images as one stream of (where, image or its error), decoded ahead in the background.
 
-Memory stays constant whatever the length: one thread decodes, a few pictures ahead. A broken picture is yielded as its
+Memory stays constant whatever the length: one thread decodes, a few images ahead. A broken image is yielded as its
 error and the rest goes on; a source that cannot be meant (an empty folder, a URL unasked for) is raised at once, but
-yielded as well where it comes out of an iterator. Pictures are RGB uint8 (H, W, 3), upright.
+yielded as well where it comes out of an iterator. Images are RGB uint8 (H, W, 3), upright.
 """
 
 import glob
@@ -26,9 +26,9 @@ from ..errors import CenterdetError, ConfigError, DataError, ImageError
 from ..images import Source, load
 from .urls import download, is_url
 
-__all__ = ["PICTURES", "VIDEOS", "Found", "is_url", "list_files", "open_sources"]
+__all__ = ["IMAGES", "VIDEOS", "Found", "is_url", "list_files", "open_sources"]
 
-PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
+IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 
 Found: TypeAlias = tuple[str, NDArray[np.uint8] | CenterdetError]
@@ -46,34 +46,34 @@ def open_sources(
     timeout: float = 10.0,
     max_bytes: int = 50_000_000,
 ) -> Generator[Found, None, None]:
-    """A stream of (where, picture or `CenterdetError`).
+    """A stream of (where, image or `CenterdetError`).
 
     Args:
-        source: a picture as `images.load` takes it; a folder, whose pictures come in natural order, its folders left
-            out; a glob pattern; a video file; a webcam's number; an http(s) URL of a picture; or an iterable of these.
+        source: a image as `images.load` takes it; a folder, whose images come in natural order, its folders left
+            out; a glob pattern; a video file; a webcam's number; an http(s) URL of a image; or an iterable of these.
         color: "bgr" where arrays have blue first.
         allow_urls: fetch URLs, also those that a list from elsewhere may hold.
-        ahead: pictures decoded in advance.
+        ahead: images decoded in advance.
         timeout: seconds that a URL may take in all, its redirects included.
-        max_bytes: largest picture that is fetched.
+        max_bytes: largest image that is fetched.
 
-    Closing the stream, or dropping it, ends the thread. `where` is a path, a URL, or says which picture or frame.
+    Closing the stream, or dropping it, ends the thread. `where` is a path, a URL, or says which image or frame.
     """
     if ahead < 1 or timeout <= 0 or max_bytes < 1:
         raise ConfigError(f"want ahead >= 1, timeout > 0, max_bytes >= 1, got {(ahead, timeout, max_bytes)}")
     plan = _Plan(color, allow_urls, timeout, max_bytes)
     jobs: Iterable[_Job]
     if isinstance(source, list | tuple):
-        jobs = [job for number, one in enumerate(source) for job in plan.jobs(one, f"picture {number}")]
-    elif isinstance(source, Iterable) and not _is_picture(source):
-        jobs = (job for number, one in enumerate(source) for job in plan.try_jobs(one, f"picture {number}"))
+        jobs = [job for number, one in enumerate(source) for job in plan.jobs(one, f"image {number}")]
+    elif isinstance(source, Iterable) and not _is_image(source):
+        jobs = (job for number, one in enumerate(source) for job in plan.try_jobs(one, f"image {number}"))
     else:
-        jobs = plan.jobs(source, "picture")
+        jobs = plan.jobs(source, "image")
     return _decode_ahead((found for job in jobs for found in job()), ahead)
 
 
 def _decode_ahead(stream: Generator[Found, None, None], ahead: int) -> Generator[Found, None, None]:
-    """Run a stream in one thread of its own, at most `ahead` pictures before their reader."""
+    """Run a stream in one thread of its own, at most `ahead` images before their reader."""
     with ThreadPoolExecutor(1, "centerdet-sources") as pool:
         try:
             waiting = deque(pool.submit(next, stream, None) for _ in range(ahead))
@@ -81,11 +81,11 @@ def _decode_ahead(stream: Generator[Found, None, None], ahead: int) -> Generator
                 waiting.append(pool.submit(next, stream, None))
                 yield found
         finally:
-            pool.shutdown(cancel_futures=True)  # waits for the picture in work
+            pool.shutdown(cancel_futures=True)  # waits for the image in work
             stream.close()
 
 
-def _is_picture(source: object) -> bool:
+def _is_image(source: object) -> bool:
     one = str | Path | bytes | bytearray | memoryview | np.ndarray | Image.Image
     return isinstance(source, one) or any(hasattr(source, name) for name in ("permute", "read"))
 
@@ -126,9 +126,9 @@ class _Plan:
             raise ConfigError(f"{path}: videos need PyAV: pip install 'centerdet[video]'") from None
         return partial(_read_video, path)
 
-    def _load(self, picture: Source, where: str) -> Iterator[Found]:
+    def _load(self, image: Source, where: str) -> Iterator[Found]:
         try:
-            yield where, load(picture, color=self.color)
+            yield where, load(image, color=self.color)
         except CenterdetError as error:
             yield where, error
 
@@ -141,7 +141,7 @@ class _Plan:
         try:
             yield url, load(content)
         except ImageError as error:
-            what = str(error).removeprefix("picture from bytes: ")
+            what = str(error).removeprefix("image from bytes: ")
             yield url, ImageError(f"{url}: {what} (Content-Type: {kind!r:.80})")
 
 
@@ -153,10 +153,10 @@ def list_files(source: str) -> list[str]:
     try:
         if path.is_dir():
             names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-            files = [str(path / name) for name in names if name.lower().endswith(PICTURES)]
+            files = [str(path / name) for name in names if name.lower().endswith(IMAGES)]
             below = not files and any((path / name).is_dir() for name in names)
             hint = f"; '{path}/**/*.jpg' looks into its folders" * below
-            what = f"the folder holds no pictures (*{', *'.join(PICTURES)}){hint}"
+            what = f"the folder holds no images (*{', *'.join(IMAGES)}){hint}"
         elif not (foreign or re.search(r"[*?[]", source)) or path.exists():
             return [source]
         else:
@@ -182,7 +182,7 @@ def _read_video(path: str) -> Iterator[Found]:
     try:
         with av.open(path) as container:
             if not container.streams.video:
-                raise ImageError("it holds no pictures")
+                raise ImageError("it holds no images")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for packet in container.demux(stream):
@@ -224,7 +224,7 @@ def _read_webcam(number: int) -> Iterator[Found]:
         while True:
             good, frame = camera.read()
             if not good:
-                yield f"webcam {number}", ImageError(f"webcam {number}: gives no picture, after {count} of them")
+                yield f"webcam {number}", ImageError(f"webcam {number}: gives no image, after {count} of them")
                 return
             yield f"webcam {number} frame {count}", load(np.asarray(frame, np.uint8), color="bgr")
             count += 1

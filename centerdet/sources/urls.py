@@ -1,4 +1,4 @@
-"""A picture from the web: fetched within a number of seconds and of bytes, whatever the server does.
+"""A image from the web: fetched within a number of seconds and of bytes, whatever the server does.
 
 A socket's own time-out begins anew with each piece that arrives, so a server that sends a byte now and then would never
 be given up. Here every wait, for the connection, TLS, headers and content, is cut to what is left of one deadline.

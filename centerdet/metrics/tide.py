@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .pairs import score_order
+from .overlaps import score_order
 from .ranking import (
     Array,
     Floats,
@@ -26,7 +26,7 @@ from .ranking import (
 
 __all__ = ["ErrorKinds", "LabelErrors", "error_kinds", "label_errors"]
 
-KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+KINDS = ("classification", "localization", "both", "duplicate", "background", "missed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,16 +71,16 @@ def error_kinds(
     """Kinds of errors by TIDE (Bolya et al., ECCV 2020, section 2.2), of VOC's false positives and false negatives.
 
     With the IoU of a false positive's best ground truth of its own class and of any other, the first that holds:
-    localisation: own in [background_iou, iou_threshold). classification: other >= iou_threshold. duplicate: own >=
+    localization: own in [background_iou, iou_threshold). classification: other >= iou_threshold. duplicate: own >=
     iou_threshold. both: other >= background_iou. background: the rest. missed: ground truths without a true positive
-    that are no classification or localisation error's best. Of the errors of those two kinds with the same best ground
+    that are no classification or localization error's best. Of the errors of those two kinds with the same best ground
     truth, if that is not found yet, the best-scored is mended when its kind is fixed (becomes a true positive of that
     class); all others of a fixed kind are dropped. Fixing missed takes the ground truths away. Special: all false
     positives dropped; all ground truths not found taken away. Difficult ground truths, and the detections ignored for
     them, take no part.
 
     The PyPI package `tidecv` 1.0.1 differs: COCO's matching (on to the next free ground truth) and 101-point AP; at
-    most 100 detections a picture, none of a picture without annotations; closed intervals; a class with detections but
+    most 100 detections a image, none of a image without annotations; closed intervals; a class with detections but
     no ground truth counts as AP 0, and one left with neither leaves the mean (its AP here stays 0); negative costs
     become 0; detections in ignored regions may be errors too. The rest was compared with it and is equal.
     """
@@ -107,7 +107,7 @@ def error_kinds(
             own_iou >= iou_threshold,
             other_iou >= background_iou,
         ],
-        [-1, KINDS.index("localisation"), KINDS.index("classification"), KINDS.index("duplicate"), KINDS.index("both")],
+        [-1, KINDS.index("localization"), KINDS.index("classification"), KINDS.index("duplicate"), KINDS.index("both")],
         KINDS.index("background"),
     )
 
@@ -127,9 +127,9 @@ def error_kinds(
     fixed = []
     for index in (0, 1):
         mended = rows[kind[rows] == index]
-        right, relabelled = correct.copy(), labels.astype(np.int64)
-        right[mended], relabelled[mended] = True, problem.gt_labels[goal[mended]]
-        fixed.append(average(relabelled, right, counted & ((kind != index) | right), real))
+        right, relabeled = correct.copy(), labels.astype(np.int64)
+        right[mended], relabeled[mended] = True, problem.gt_labels[goal[mended]]
+        fixed.append(average(relabeled, right, counted & ((kind != index) | right), real))
     fixed += [average(labels, correct, counted & (kind != index), real) for index in (2, 3, 4)]
     fixed += [average(labels, correct, counted, real & ~missed)]
     fixed += [average(labels, correct, correct, real), average(labels, correct, counted, found)]

@@ -1,4 +1,4 @@
-"""A detector, or detections from a file, and a data set to a result: the numbers, with their protocol beside them.
+"""A detector, or detections from a file, and a dataset to a result: the numbers, with their protocol beside them.
 
 Validation while training goes through the same function, so what is reported is what users get. The two numbers are
 called voc-area and voc07-11pt everywhere: in percent in tables, as fractions in JSON and CSV.
@@ -15,28 +15,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.problems import plural
-from .data.results import Results
-from .data.sample import DataSet
-from .detections import Detections
-from .errors import DataError
-from .files import write_whole
-from .metrics import CocoResult, VocResult, coco_evaluate, voc_evaluate
-from .metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
-from .metrics.mistakes import ErrorKinds, error_kinds, label_errors
-from .metrics.protocols import Step, from_voc_to_coco
-from .metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
+from ..data.sample import Dataset
+from ..detections import Detections
+from ..errors import DataError
+from ..files import write_whole
+from ..metrics import CocoResult, VocResult, coco_evaluate, voc_evaluate
+from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
+from ..metrics.protocols import Step, from_voc_to_coco
+from ..metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
+from ..metrics.tide import ErrorKinds, error_kinds, label_errors
+from ..text import format_percent, format_table, plural
+from .files import Results
 
 if TYPE_CHECKING:
-    from .detector import Detector
+    from ..detector import Detector
 
 __all__ = [
     "Evaluation",
     "Suspect",
     "evaluate",
     "evaluate_detections",
-    "format_percent",
-    "format_table",
     "ground_truth",
 ]
 
@@ -48,7 +46,7 @@ NAMES = {"ap": "voc-area", "ap_11pt": "voc07-11pt", "mean_ap": "mean voc-area", 
 class Suspect(NamedTuple):
     """A confident detection without an object of its class: `overlaps` names the object it overlaps most, if any."""
 
-    picture: Path
+    image: Path
     name: str
     score: float
     box: tuple[float, float, float, float]
@@ -61,7 +59,7 @@ class Evaluation:
     """AP per class and its mean by both VOC protocols; what else there is to know is computed when asked for.
 
     Attributes:
-        voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the pictures.
+        voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the images.
         results: the detections. truth: the objects, see `ground_truth`.
         score_threshold: what scored lower was left out; 0: nothing was. tile: side in px of tiles, if any.
     """
@@ -75,7 +73,7 @@ class Evaluation:
     tile: int | None = None
 
     @property
-    def pictures(self) -> int:
+    def num_images(self) -> int:
         """How many."""
         return len(self.paths)
 
@@ -87,7 +85,7 @@ class Evaluation:
         threshold = f"score threshold {self.score_threshold:g}" if self.score_threshold > 0 else "no score threshold"
         threshold += f", with tiles of {self.tile} px" if self.tile else ""
         return (
-            f"{plural(self.pictures, 'picture')}, {limit} detections each, {threshold}; "
+            f"{plural(self.num_images, 'image')}, {limit} detections each, {threshold}; "
             f"IoU >= {self.voc.iou_threshold:g}, best object taken or not, difficult ignored; "
             "voc-area: area under the curve (devkit of 2010 on), voc07-11pt: 11 points (2007)"
         )
@@ -115,8 +113,8 @@ class Evaluation:
         return ap_by_size(**self._arrays())
 
     def operating_points(self, score_threshold: float = 0.3) -> OperatingPoints:
-        """Precision, recall, F1 and false positives per picture at a score, and at the best F1 of each class."""
-        return operating_points(**self._arrays(), score_threshold=score_threshold, num_images=self.pictures)
+        """Precision, recall, F1 and false positives per image at a score, and at the best F1 of each class."""
+        return operating_points(**self._arrays(), score_threshold=score_threshold, num_images=self.num_images)
 
     def confusion_matrix(self, score_threshold: float = 0.3) -> ConfusionMatrix:
         """Which class was taken for which, with a row and a column for the background."""
@@ -127,8 +125,8 @@ class Evaluation:
         return error_kinds(**self._arrays())
 
     def bootstrap(self, resamples: int = 1000) -> Bootstrap:
-        """How sure the numbers are, given these pictures."""
-        return bootstrap_ap(**self._arrays(), num_images=self.pictures, resamples=resamples)
+        """How sure the numbers are, given these images."""
+        return bootstrap_ap(**self._arrays(), num_images=self.num_images, resamples=resamples)
 
     def suspects(self, limit: int | None = None) -> list[Suspect]:
         """Detections that may show errors of the labels, the most confident first."""
@@ -149,13 +147,13 @@ class Evaluation:
         return coco_evaluate(**arrays, gt_crowd=self.truth["crowd"], max_detections=max_detections)
 
     def compare(self, other: "Evaluation", resamples: int = 1000) -> Comparison:
-        """This evaluation against another detector's on the same pictures: intervals and p-values of the difference."""
+        """This evaluation against another detector's on the same images: intervals and p-values of the difference."""
         if (self.names, self.paths) != (other.names, other.paths):
-            raise DataError("other: want an evaluation of the same classes on the same pictures")
+            raise DataError("other: want an evaluation of the same classes on the same images")
         arrays, theirs = self._arrays(), other._arrays()
         columns = ("det_boxes", "det_scores", "det_labels", "det_images")
         first, second = (tuple(one.pop(column) for column in columns) for one in (arrays, theirs))
-        return compare_models(first, second, **arrays, num_images=self.pictures, resamples=resamples)
+        return compare_models(first, second, **arrays, num_images=self.num_images, resamples=resamples)
 
     def from_voc_to_coco(self) -> list[Step]:
         """The same detections from VOC's to COCO's rules, one change at a time."""
@@ -174,14 +172,14 @@ class Evaluation:
         plain: dict[str, Any] = {
             "protocol": self.protocol,
             "warning": self.warning,
-            "pictures": self.pictures,
+            "images": self.num_images,
             "detections": len(self.results.scores),
             "score_threshold": self.score_threshold,
             "mean": {"voc-area": voc["mean_ap"], "voc07-11pt": voc["mean_ap_11pt"]},
             "classes": [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)],
         }
         if details:
-            named = [{**one._asdict(), "picture": str(one.picture)} for one in self.suspects()]
+            named = [{**one._asdict(), "image": str(one.image)} for one in self.suspects()]
             names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
             plain |= {name: _renamed(getattr(self, name)().to_dict()) for name in names}
             plain |= {"suspects": named, "coco": self.coco().to_dict()}
@@ -222,23 +220,23 @@ class Evaluation:
         }  # fmt: skip
 
     def _coco_arrays(self) -> dict[str, Any]:
-        """The same, with COCO's picture ids where they are known."""
-        arrays, ids = self._arrays(), self.results.picture_ids
+        """The same, with COCO's image ids where they are known."""
+        arrays, ids = self._arrays(), self.results.image_ids
         return arrays if ids is None else arrays | {key: ids[arrays[key]] for key in ("det_images", "gt_images")}
 
 
 def evaluate(
     detector: "Detector",
-    dataset: DataSet,
+    dataset: Dataset,
     *,
     score_threshold: float = 0.0,
     progress: Callable[[int], None] | None = None,
     tile: int | None = None,
     overlap: float = 0.2,
 ) -> Evaluation:
-    """Predict every picture of the data set and evaluate; `progress` is called with the number done."""
+    """Predict every image of the dataset and evaluate; `progress` is called with the number done."""
     if tuple(dataset.names) != detector.names:
-        raise DataError(f"names: the detector knows {list(detector.names)}, the data set has {list(dataset.names)}")
+        raise DataError(f"names: the detector knows {list(detector.names)}, the dataset has {list(dataset.names)}")
     found: list[Detections] = []
     for start in range(0, len(dataset), 32):
         paths = [sample.path for sample in dataset.samples[start : start + 32]]
@@ -249,14 +247,14 @@ def evaluate(
 
 
 def evaluate_detections(
-    found: Sequence[Detections] | Results, dataset: DataSet, *, score_threshold: float = 0.0
+    found: Sequence[Detections] | Results, dataset: Dataset, *, score_threshold: float = 0.0
 ) -> Evaluation:
     """Evaluate what was found: one `Detections` a sample in the samples' order, or the `Results` of a file."""
     if not isinstance(found, Results):
         if len(found) != len(dataset):
-            raise DataError(f"found: want one Detections for each of {len(dataset)} pictures, got {len(found)}")
+            raise DataError(f"found: want one Detections for each of {len(dataset)} images, got {len(found)}")
         if wrong := [one.names for one in found if one.names != tuple(dataset.names)]:
-            raise DataError(f"found: names {list(wrong[0])}, the data set has {list(dataset.names)}")
+            raise DataError(f"found: names {list(wrong[0])}, the dataset has {list(dataset.names)}")
         found = Results.join(found)
     if score_threshold > 0:
         found = found.reaching(score_threshold)
@@ -269,7 +267,7 @@ def evaluate_detections(
     return Evaluation(result, tuple(dataset.names), paths, found, truth, score_threshold)
 
 
-def ground_truth(dataset: DataSet) -> dict[str, NDArray[Any]]:
+def ground_truth(dataset: Dataset) -> dict[str, NDArray[Any]]:
     """The objects as flat arrays: boxes (G, 4), labels, difficult (a crowd counts as such), crowd and images (G,)."""
     samples = dataset.samples
     return {
@@ -279,21 +277,6 @@ def ground_truth(dataset: DataSet) -> dict[str, NDArray[Any]]:
         "crowd": np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)]),
         "images": np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
     }
-
-
-def format_percent(value: float) -> str:
-    """A number in percent to one digit, "-" for NaN."""
-    return "-" if np.isnan(value) else f"{value:.1f}"
-
-
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text in aligned columns, the first to the left."""
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    lines = []
-    for first, *others in (columns, *rows):
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
-    return "\n".join(lines)
 
 
 def _renamed(value: Any) -> Any:

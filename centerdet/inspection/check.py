@@ -1,7 +1,7 @@
-"""What is wrong with a data set, all of it, and what is in it: the look before a training.
+"""What is wrong with a dataset, all of it, and what is in it: the look before a training.
 
-Readers report their problems here instead of raising; every picture is decoded, so that broken ones, sizes that
-contradict the annotation, and pictures that come again, in their split or in another, are found.
+Readers report their problems here instead of raising; every image is decoded, so that broken ones, sizes that
+contradict the annotation, and images that come again, in their split or in another, are found.
 """
 
 import hashlib
@@ -15,20 +15,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.files import find_images
+from ..data.formats import find_splits, keep_classes, read_dataset, recognize
+from ..data.problems import NOTES, Problem
+from ..data.sample import Dataset, Sample
+from ..data.voc import NO_ANNOTATION, NO_IMAGE
+from ..data.yolo import list_label_files
 from ..errors import CenterdetError, DataError, ImageError
 from ..images import load
-from .files import find_pictures
-from .formats import find_splits, keep_classes, read_dataset, recognise
-from .problems import NOTES, Problem, plural
-from .records import as_words
-from .sample import DataSet, Sample
-from .voc import NO_ANNOTATION, NO_PICTURE
-from .yolo import list_label_files
+from ..text import as_tuple, plural
 
 __all__ = ["NEAR", "CheckReport", "check", "hash_image"]
 
 NEAR = 20
-"""Bits of 256 below or at which two pictures count as near-duplicates. Among 6 million pairs of different photographs
+"""Bits of 256 below or at which two images count as near-duplicates. Among 6 million pairs of different photographs
 none had fewer than 27, alike skies; strong compression, half the size or another brightness change 2 to 8."""
 
 SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
@@ -36,12 +36,12 @@ SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check` found: every problem, and by split statistics and the samples whose pictures can be decoded, with
+    """What `check` found: every problem, and by split statistics and the samples whose images can be decoded, with
     their true sizes."""
 
     problems: tuple[Problem, ...]
     statistics: dict[str, dict[str, Any]]
-    sets: dict[str, DataSet] = field(default_factory=dict)
+    sets: dict[str, Dataset] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -72,10 +72,10 @@ class CheckReport:
         lines = []
         for split, found in self.statistics.items():
             lines.append(
-                f"{split}: {plural(found['pictures'], 'picture')}, {found['without objects']} without objects; "
+                f"{split}: {plural(found['images'], 'image')}, {found['without objects']} without objects; "
                 f"{plural(found['objects'], 'object')}, {found['difficult']} difficult, {found['crowd']} crowd"
             )
-            for what in ("picture height", "picture width", "box height", "box width"):
+            for what in ("image height", "image width", "box height", "box width"):
                 low, middle, high = found[what]
                 lines.append(f"  {what}: {low:.5g} to {high:.5g} px, median {middle:.5g}")
             lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in found["box sizes"].items()))
@@ -105,26 +105,26 @@ def check(
     names: Sequence[str] | None = None,
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
 ) -> CheckReport:
-    """Look for everything that is wrong with a data set; goes on after each problem.
+    """Look for everything that is wrong with a dataset; goes on after each problem.
 
     splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
     names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
     progress: gets the samples of a split and gives them out one by one, to show how far the decoding is.
     """
-    form = recognise(root)
+    form = recognize(root)
     if splits is None:
         splits = {split: [split] for split in find_splits(root)} or {"all": []}
     problems: list[Problem] = []
     read: list[str] = []
-    sets: dict[str, DataSet] = {}
-    decoded: dict[str, DataSet] = {}
+    sets: dict[str, Dataset] = {}
+    decoded: dict[str, Dataset] = {}
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
     for split, sources in splits.items():
         own = next((data.names for data in sets.values()), None)
         try:
             sets[split] = read_dataset(root, sources, names=None if names else own, report=problems.append)
-            read += as_words(sources)
+            read += as_tuple(sources)
         except CenterdetError as error:
             problems.append(Problem("unreadable split", split, str(error)))
     try:
@@ -143,37 +143,35 @@ def check(
             try:
                 image = load(sample.path)
             except ImageError as error:
-                problems.append(
-                    Problem("broken picture", str(sample.path), str(error).removeprefix(f"{sample.path}: "))
-                )
+                problems.append(Problem("broken image", str(sample.path), str(error).removeprefix(f"{sample.path}: ")))
                 continue
             hashes[split][sample.path] = hash_image(image)
             first = firsts.setdefault(_digest(image), sample.path)
             if first != sample.path:
-                problems.append(Problem("repeated picture", str(sample.path), f"has the very pixels of {first}"))
+                problems.append(Problem("repeated image", str(sample.path), f"has the very pixels of {first}"))
             sizes.append(image.shape[:2])
             whole.append(replace(sample, size=image.shape[:2]))
             problems += _check_size(sample, image.shape[:2])
         statistics[split] = _describe(data, sizes)
-        decoded[split] = DataSet(whole, data.names)
+        decoded[split] = Dataset(whole, data.names)
     told = {problem.what for problem in problems}
-    pictures = [sample.path for data in sets.values() for sample in data.samples]
-    problems += [one for one in _find_unpaired(form, Path(root), pictures, read) if one.what not in told]
+    images = [sample.path for data in sets.values() for sample in data.samples]
+    problems += [one for one in _find_unpaired(form, Path(root), images, read) if one.what not in told]
     for number, one in enumerate(hashes):
         for other in list(hashes)[number + 1 :]:
             problems += _find_alike(hashes[one], hashes[other], other)
-    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share a picture
+    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share a image
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(256,) bool: in a 16 x 17 thumbnail, whether each pixel is brighter than the one left of it (dHash)."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (17, 16), interpolation=cv2.INTER_AREA)
     return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
 
 
 def _digest(image: NDArray[np.uint8]) -> bytes:
-    """Equal for equal pictures alone."""
+    """Equal for equal images alone."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
@@ -183,32 +181,32 @@ def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
     if sample.size is None or sample.size == size:
         return []
     (height, width), (stated_height, stated_width) = size, sample.size
-    what = f"the annotation says {stated_width} x {stated_height} px, the upright picture has {width} x {height}"
+    what = f"the annotation says {stated_width} x {stated_height} px, the upright image has {width} x {height}"
     transposed = (stated_height, stated_width) == (width, height)
-    what += ": are the boxes those of the picture before its EXIF rotation?" if transposed else ""
+    what += ": are the boxes those of the image before its EXIF rotation?" if transposed else ""
     return [Problem("transposed size" if transposed else "wrong size", str(sample.path), what)]
 
 
-def _describe(dataset: DataSet, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+def _describe(dataset: Dataset, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     """Counts by class and size; three numbers are least, median and greatest."""
     samples = dataset.samples
     classes = len(dataset.names)
     boxes = np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)])
     labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)])
     difficult = np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)])
-    pictures = np.concatenate([np.zeros(0, np.int64), *(np.unique(sample.labels) for sample in samples)])
-    columns = [np.bincount(found, minlength=classes).tolist() for found in (labels, labels[difficult], pictures)]
+    images = np.concatenate([np.zeros(0, np.int64), *(np.unique(sample.labels) for sample in samples)])
+    columns = [np.bincount(found, minlength=classes).tolist() for found in (labels, labels[difficult], images)]
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(1)
     measures = np.array(sizes, float).reshape(-1, 2)
     return {
-        "pictures": len(samples),
+        "images": len(samples),
         "without objects": sum(len(sample.boxes) == 0 for sample in samples),
         "objects": len(boxes),
         "difficult": int(difficult.sum()),
         "crowd": sum(int(sample.crowd.sum()) for sample in samples),
-        "picture height": _range(measures[:, 0]),
-        "picture width": _range(measures[:, 1]),
+        "image height": _range(measures[:, 0]),
+        "image width": _range(measures[:, 1]),
         "box height": _range(sides[:, 1]),
         "box width": _range(sides[:, 0]),
         "box sizes": {
@@ -217,7 +215,7 @@ def _describe(dataset: DataSet, sizes: Sequence[tuple[int, ...]]) -> dict[str, A
             "large (from 96 x 96 px)": int((areas >= LARGE).sum()),
         },
         "classes": {
-            name: {"objects": objects, "difficult": hard, "pictures": shown}
+            name: {"objects": objects, "difficult": hard, "images": shown}
             for name, objects, hard, shown in zip(dataset.names, *columns, strict=True)
         },
     }
@@ -227,32 +225,32 @@ def _range(values: NDArray[np.float64]) -> list[float]:
     return [float(value) for value in np.quantile(values, [0, 0.5, 1])] if len(values) else [0.0, 0.0, 0.0]
 
 
-def _find_unpaired(form: str, root: Path, pictures: Sequence[Path], splits: Sequence[str]) -> list[Problem]:
-    """Annotation files without a picture, and of VOC pictures without an annotation, in the folders that are used.
+def _find_unpaired(form: str, root: Path, images: Sequence[Path], splits: Sequence[str]) -> list[Problem]:
+    """Annotation files without a image, and of VOC images without an annotation, in the folders that are used.
 
     They are told in the words of `read_voc` where a split names one of the pair.
     """
     problems = []
     if form == "voc":
-        for folder in dict.fromkeys(place for path in pictures for place in path.parents if place.name == "JPEGImages"):
+        for folder in dict.fromkeys(place for path in images for place in path.parents if place.name == "JPEGImages"):
             notes = folder.parent / "Annotations"
-            seen = {path.relative_to(folder).with_suffix(""): path for path in find_pictures(folder)}
+            seen = {path.relative_to(folder).with_suffix(""): path for path in find_images(folder)}
             told = {path.relative_to(notes).with_suffix(""): path for path in sorted(notes.rglob("*.xml"))}
             alone = [(path, NO_ANNOTATION.format(notes / stem)) for stem, path in seen.items() if stem not in told]
-            alone += [(path, NO_PICTURE.format(folder / stem)) for stem, path in told.items() if stem not in seen]
+            alone += [(path, NO_IMAGE.format(folder / stem)) for stem, path in told.items() if stem not in seen]
             problems += [Problem("unpaired file", str(path), what) for path, what in alone]
     if form == "yolo":
         wanted = list_label_files(root, splits)
         for folder in sorted({path.parent for path in wanted}):
             texts = (path for path in sorted(folder.glob("*.txt")) if path not in wanted and path.name != "classes.txt")
-            problems += [Problem("unpaired file", str(path), "no picture of the splits") for path in texts]
+            problems += [Problem("unpaired file", str(path), "no image of the splits") for path in texts]
     return problems
 
 
 def _find_alike(
     first: Mapping[Path, NDArray[np.bool_]], second: Mapping[Path, NDArray[np.bool_]], split: str
 ) -> list[Problem]:
-    """The pictures of one split that are in the other too, or look like one there (the most alike is named)."""
+    """The images of one split that are in the other too, or look like one there (the most alike is named)."""
     if not first or not second:
         return []
     problems = []

@@ -17,23 +17,23 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoint import read_tensors
-from .codec import encode
+from ..codec import encode
+from ..data.formats import keep_classes, read_dataset
+from ..data.sample import Dataset
+from ..detector import Detector, find_device, weights_path
+from ..errors import CenterdetError, ConfigError, WeightsError
+from ..evaluation.evaluation import evaluate
+from ..models import Network, Outputs
+from ..runtimes.weights import read_tensors
+from ..text import plural
+from .augment import Augment
+from .checkpoints import Interrupt, find_states, load_state, save_state
 from .config import TrainConfig
-from .data.augment import Augment
-from .data.formats import keep_classes, read_dataset
-from .data.loader import TrainingPictures, picture_weights, training_loader
-from .data.problems import plural
-from .data.sample import DataSet
-from .detector import Detector, find_device, weights_path
-from .errors import CenterdetError, ConfigError, WeightsError
-from .evaluation import evaluate
+from .loader import TrainingImages, image_weights, training_loader
 from .losses import detection_loss
-from .models import Network, Outputs
-from .states import Interrupt, find_states, load_state, save_state
-from .watch import Progress, cut_log, find_tensorboard, write_log, write_tensorboard
+from .progress import Progress, cut_log, find_tensorboard, write_log, write_tensorboard
 
-__all__ = ["Progress", "TrainConfig", "train", "training_pictures"]
+__all__ = ["Progress", "TrainConfig", "train", "training_images"]
 
 
 def train(
@@ -70,7 +70,7 @@ def train(
         if data.left_out:
             others = ", ".join(f"{plural(number, 'object')} of {name}" for name, number in data.left_out.items())
             notice(f"{' + '.join(splits)}: not among names, so background: {others}")
-    pictures = training_pictures(dataset, config)
+    images = training_images(dataset, config)
     steps = max(1, round(config.epochs * len(dataset) / config.batch))
 
     def size_at(step: int) -> int:
@@ -98,7 +98,7 @@ def train(
     stopped = config.patience > 0 and waited >= config.patience
 
     loader = training_loader(
-        pictures, picture_weights(dataset, config.balance), batch=config.batch, seed=config.seed,
+        images, image_weights(dataset, config.balance), batch=config.batch, seed=config.seed,
         first=first, last=first if stopped else steps,
         size_at=size_at, mosaic_at=mosaic_at, workers=config.workers, pin=device.type == "cuda",
     )  # fmt: skip
@@ -133,7 +133,7 @@ def train(
                 shown = {str(dataset.samples[i].path) for draw in loader.batch_sampler.at(step) for i in draw.samples}  # type: ignore[union-attr]
                 raise CenterdetError(
                     f"step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}: lower lr, or look at "
-                    f"this step's pictures: {', '.join(sorted(shown))}"
+                    f"this step's images: {', '.join(sorted(shown))}"
                 )
             optimizer.step()
             # Early weights are far from the final ones: the average forgets faster while it is young.
@@ -187,11 +187,11 @@ def _flush_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def training_pictures(dataset: DataSet, config: TrainConfig) -> TrainingPictures:
-    """The data set's pictures as training augments them."""
+def training_images(dataset: Dataset, config: TrainConfig) -> TrainingImages:
+    """The dataset's images as training augments them."""
     full = config.augment == "full"
-    augment = Augment(config.zoom, config.aspect, config.colour) if full else Augment((1, 1), 1, 0, flip=False)
-    return TrainingPictures(dataset, augment, keep_size=max(config.sizes) * 5 // 4, keep=config.keep)
+    augment = Augment(config.zoom, config.aspect, config.color) if full else Augment((1, 1), 1, 0, flip=False)
+    return TrainingImages(dataset, augment, keep_size=max(config.sizes) * 5 // 4, keep=config.keep)
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:

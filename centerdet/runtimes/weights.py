@@ -14,8 +14,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .errors import WeightsError
-from .files import write_whole
+from ..errors import WeightsError
+from ..files import write_whole
 
 __all__ = ["read_tensors", "write_tensors"]
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from centerdet.data.folders import new_folder
 from centerdet.errors import DataError
+from centerdet.files import new_folder
 
 
 def fail_halfway(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What both protocols need first: the order of the detections, and which of them overlap which ground truths.
 
-Shapes: D detections, G ground truths, S pairs; a cell is a class in a picture.
+Shapes: D detections, G ground truths, S pairs; a cell is a class in a image.
 """
 
 from itertools import pairwise
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .inputs import Problem
+from .arrays import Problem
 
 __all__ = ["Cells", "find_cells", "overlapping_pairs", "rank_in_run", "score_order", "stable_order"]
 

@@ -1,8 +1,8 @@
-"""Augmentation: one training picture, drawn anew from a seeded generator.
+"""Augmentation: one training image, drawn anew from a seeded generator.
 
-Geometry (crop, zoom, aspect, translation, mosaic) is one resize of a crop, done here so that a picture is
-interpolated once and the part of each box that is left is known exactly; flip and colour are albumentations',
-which this file alone imports. Boxes are xyxy px, (N, 4) float32; pictures RGB uint8 (H, W, 3).
+Geometry (crop, zoom, aspect, translation, mosaic) is one resize of a crop, done here so that a image is
+interpolated once and the part of each box that is left is known exactly; flip and color are albumentations',
+which this file alone imports. Boxes are xyxy px, (N, 4) float32; images RGB uint8 (H, W, 3).
 """
 
 import os
@@ -20,13 +20,13 @@ import albumentations
 
 __all__ = ["Augment", "Example"]
 
-FILL = 114  # grey around a picture that does not fill the input
+FILL = 114  # gray around a image that does not fill the input
 REMNANT = 0.3  # a cropped object with less of its area left is neither object nor background
 SMALLEST = 4.0  # px; an object with a shorter side is neither, too
 
 
 class Example(NamedTuple):
-    """A picture and its objects: image (H, W, 3) uint8, boxes (N, 4), labels (N,), ignore (N,) bool."""
+    """A image and its objects: image (H, W, 3) uint8, boxes (N, 4), labels (N,), ignore (N,) bool."""
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
@@ -38,31 +38,31 @@ class Augment:
     """Draws training inputs of `size` x `size` px.
 
     Args:
-        zoom: the smallest and the largest scale, drawn log-uniformly; 1 shows the whole picture.
+        zoom: the smallest and the largest scale, drawn log-uniformly; 1 shows the whole image.
         aspect: the largest stretch of width against height.
-        colour: strength of brightness, contrast, saturation and (a tenth of it) hue.
+        color: strength of brightness, contrast, saturation and (a tenth of it) hue.
         flip: mirror left to right half of the time.
     """
 
     def __init__(
-        self, zoom: tuple[float, float] = (0.5, 1.8), aspect: float = 1.3, colour: float = 0.4, flip: bool = True
+        self, zoom: tuple[float, float] = (0.5, 1.8), aspect: float = 1.3, color: float = 0.4, flip: bool = True
     ) -> None:
         self.zoom, self.aspect = zoom, aspect
         jitter = albumentations.ColorJitter(
-            (1 - colour, 1 + colour),
-            (1 - colour, 1 + colour),
-            (1 - colour, 1 + colour),
-            (-colour / 10, colour / 10),
+            (1 - color, 1 + color),
+            (1 - color, 1 + color),
+            (1 - color, 1 + color),
+            (-color / 10, color / 10),
             p=0.8,
         )
-        parts = [albumentations.HorizontalFlip(p=0.5)] * flip + [jitter, albumentations.ToGray(p=0.02)] * (colour > 0)
+        parts = [albumentations.HorizontalFlip(p=0.5)] * flip + [jitter, albumentations.ToGray(p=0.02)] * (color > 0)
         self.finish = albumentations.Compose(
             parts or [albumentations.NoOp()],
             keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False),
         )
 
     def __call__(self, examples: Sequence[Example], size: int, rng: np.random.Generator) -> Example:
-        """One picture alone, or a mosaic of four."""
+        """One image alone, or a mosaic of four."""
         canvas = np.full((size, size, 3), FILL, np.uint8)
         if len(examples) == 1:
             placed = [self._place(examples[0], canvas, (0, 0, size, size), rng)]
@@ -72,7 +72,7 @@ class Augment:
             placed = [self._place(e, canvas, r, rng) for e, r in zip(examples, regions, strict=True)]
         boxes, labels, ignore = (np.concatenate(parts) for parts in zip(*placed, strict=True))
         self.finish.set_random_seed(int(rng.integers(2**31)))
-        # albumentations mirrors centres of pixels, x to width - 1 - x; corners of boxes lie half a pixel beside them.
+        # albumentations mirrors centers of pixels, x to width - 1 - x; corners of boxes lie half a pixel beside them.
         done = self.finish(image=canvas, keypoints=boxes.reshape(-1, 2) - 0.5)
         corners = np.asarray(done["keypoints"], np.float32).reshape(-1, 2, 2) + 0.5
         boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
@@ -81,15 +81,15 @@ class Augment:
     def _place(
         self, example: Example, canvas: NDArray[np.uint8], region: tuple[int, int, int, int], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-        """Resize a window of the picture into a region (x1, y1, x2, y2) of the canvas; its objects there."""
+        """Resize a window of the image into a region (x1, y1, x2, y2) of the canvas; its objects there."""
         left, top, right, bottom = region
         room = np.array([right - left, bottom - top])
         sides = np.array(example.image.shape[1::-1])
         zoom, aspect = np.exp(rng.uniform(*np.log(self.zoom))), np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
         scale = room / sides * zoom * np.array([aspect, 1 / aspect])
-        shift = rng.uniform(0, 1, 2) * (room - sides * scale)  # where the picture's corner comes to lie
+        shift = rng.uniform(0, 1, 2) * (room - sides * scale)  # where the image's corner comes to lie
 
-        low = np.clip(np.floor(-shift / scale), 0, sides - 1).astype(int)  # the part of the picture that is seen
+        low = np.clip(np.floor(-shift / scale), 0, sides - 1).astype(int)  # the part of the image that is seen
         high = np.clip(np.ceil((room - shift) / scale), low + 1, sides).astype(int)
         start = np.clip(np.rint(low * scale + shift), 0, room - 1).astype(int)  # and where it goes
         stop = np.clip(np.rint(high * scale + shift), start + 1, room).astype(int)

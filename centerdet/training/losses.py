@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torchvision.ops import generalized_box_iou_loss
 
-from .codec import Targets, cell_centres
+from ..codec import Targets, cell_centers
 
 __all__ = ["box_loss", "detection_loss", "heatmap_loss"]
 
@@ -27,12 +27,12 @@ def heatmap_loss(logits: Tensor, heatmap: Tensor, counted: Tensor, num_objects: 
 def box_loss(distances: Tensor, boxes: Tensor, weights: Tensor, stride: int) -> Tensor:
     """GIoU loss of the cells that own an object, averaged by their weights; 0 without objects.
 
-    distances (B, 4, G, G) px from the cell's centre to its sides; boxes (B, G, G, 4) px; weights (B, G, G).
+    distances (B, 4, G, G) px from the cell's center to its sides; boxes (B, G, G, 4) px; weights (B, G, G).
     """
     image, row, column = weights.nonzero(as_tuple=True)
-    centres = cell_centres(weights.shape[-1], stride, distances.device)
+    centers = cell_centers(weights.shape[-1], stride, distances.device)
     left, top, right, bottom = distances[image, :, row, column].unbind(1)
-    x, y = centres[column], centres[row]
+    x, y = centers[column], centers[row]
     # A prediction may be inverted while it learns: its sides are then taken as one point.
     x1, y1 = x - left, y - top
     predicted = torch.stack([x1, y1, torch.maximum(x + right, x1), torch.maximum(y + bottom, y1)], 1)
@@ -42,7 +42,7 @@ def box_loss(distances: Tensor, boxes: Tensor, weights: Tensor, stride: int) -> 
 
 
 def detection_loss(heatmap: Tensor, distances: Tensor, targets: Targets, stride: int) -> tuple[Tensor, Tensor]:
-    """The heatmap part and the weighted box part; what is minimised is their sum."""
+    """The heatmap part and the weighted box part; what is minimized is their sum."""
     return (
         heatmap_loss(heatmap, targets.heatmap, targets.counted, targets.num_objects),
         BOX_WEIGHT * box_loss(distances, targets.boxes, targets.weights, stride),

@@ -1,4 +1,4 @@
-"""A contact sheet of augmented training pictures: what the network is shown, and what it should say of it."""
+"""A contact sheet of augmented training images: what the network is shown, and what it should say of it."""
 
 from dataclasses import replace
 
@@ -7,53 +7,53 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .codec import encode
-from .config import TrainConfig
-from .data.loader import picture_weights, training_loader
-from .data.sample import DataSet
-from .draw import color_of, draw_boxes, letters
-from .errors import DataError
-from .training import training_pictures
+from ..codec import encode
+from ..data.sample import Dataset
+from ..draw import color_of, draw_boxes, letters
+from ..errors import DataError
+from ..training.config import TrainConfig
+from ..training.loader import image_weights, training_loader
+from ..training.loop import training_images
 
 __all__ = ["draw_sheet"]
 
 COLUMNS, TILE, GAP, HEAD = 4, 400, 12, 64  # px but for the columns
 HEAT = 0.75  # opacity of a heatmap's peak
-INK, GREY = (40, 40, 40), (200, 200, 200)  # of words, and of objects that are neither trained on nor background
+INK, GRAY = (40, 40, 40), (200, 200, 200)  # of words, and of objects that are neither trained on nor background
 
 
-def draw_sheet(dataset: DataSet, config: TrainConfig, count: int = 16) -> NDArray[np.uint8]:
-    """The first `count` pictures that a training draws, at its last input size, with boxes and class heatmaps.
+def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArray[np.uint8]:
+    """The first `count` images that a training draws, at its last input size, with boxes and class heatmaps.
 
     They come from the training's own loader and codec, by the config's seed; each is scaled to one size.
     """
     if not len(dataset):
-        raise DataError("contact sheet: want a picture that can be read, there is none")
+        raise DataError("contact sheet: want a image that can be read, there is none")
     size, stride = config.sizes[-1], config.stride
     [batch] = training_loader(
-        training_pictures(dataset, replace(config, keep=False)),
-        picture_weights(dataset, config.balance), batch=count, seed=config.seed, first=0, last=1,
+        training_images(dataset, replace(config, keep=False)),
+        image_weights(dataset, config.balance), batch=count, seed=config.seed, first=0, last=1,
         size_at=lambda _: size, mosaic_at=lambda _: config.mosaic, workers=0, pin=False,
     )  # fmt: skip
     targets = encode(*batch[1:], batch=count, num_classes=len(dataset.names), grid=size // stride, stride=stride)
 
     sides = [GAP + number * (TILE + GAP) for number in (min(count, COLUMNS), -(-count // COLUMNS))]
     sheet = Image.new("RGB", (sides[0], HEAD + sides[1]), "white")
-    for number, (picture, heatmap) in enumerate(zip(batch.pictures, targets.heatmap, strict=True)):
-        own = batch.images == number
+    for number, (image, heatmap) in enumerate(zip(batch.images, targets.heatmap, strict=True)):
+        own = batch.image_index == number
         ignored, labels = batch.ignore[own].tolist(), batch.labels[own].tolist()
         tile = draw_boxes(
-            _heat(picture.permute(1, 2, 0).numpy(), heatmap.numpy()),
+            _heat(image.permute(1, 2, 0).numpy(), heatmap.numpy()),
             batch.boxes[own].numpy() * (TILE / size),
             [dataset.names[label] for label in labels],
-            [GREY if ignore else color_of(label) for label, ignore in zip(labels, ignored, strict=True)],
+            [GRAY if ignore else color_of(label) for label, ignore in zip(labels, ignored, strict=True)],
             ignored,
         )
         row, column = divmod(number, COLUMNS)
         sheet.paste(Image.fromarray(tile), (GAP + column * (TILE + GAP), HEAD + GAP + row * (TILE + GAP)))
     words = (
-        f"Training pictures at {size} x {size} px, cells of {stride} x {stride} px, seed {config.seed}",
-        "colour: class and its heatmap      white: the cell of an object      dashed: neither object nor background",
+        f"Training images at {size} x {size} px, cells of {stride} x {stride} px, seed {config.seed}",
+        "color: class and its heatmap      white: the cell of an object      dashed: neither object nor background",
     )
     pen = ImageDraw.Draw(sheet)
     for line, text in enumerate(words):
@@ -61,9 +61,9 @@ def draw_sheet(dataset: DataSet, config: TrainConfig, count: int = 16) -> NDArra
     return np.array(sheet)
 
 
-def _heat(picture: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture (S, S, 3) as a tile, under its heatmap (C, G, G) in the classes' colours."""
-    tile = cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+def _heat(image: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A image (S, S, 3) as a tile, under its heatmap (C, G, G) in the classes' colors."""
+    tile = cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     for label in np.flatnonzero(heatmap.any((1, 2))).tolist():
         cells = cv2.resize(heatmap[label], (TILE, TILE), interpolation=cv2.INTER_NEAREST)[..., None] * HEAT
         tile += cells * (np.array(color_of(label), np.float32) - tile)

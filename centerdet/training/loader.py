@@ -1,7 +1,7 @@
-"""Batches for training: every step's pictures follow from (seed, step) alone.
+"""Batches for training: every step's images follow from (seed, step) alone.
 
 So the stream is the same with any number of workers, and a run that is resumed at step k draws what it would have
-drawn. Batches: pictures (B, 3, S, S) uint8, objects of all pictures in a row (see `codec.encode`).
+drawn. Batches: images (B, 3, S, S) uint8, objects of all images in a row (see `codec.encode`).
 """
 
 import multiprocessing
@@ -14,41 +14,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils import data as torch_data
 
-from .. import images
+from ..data.sample import Dataset, Sample
+from ..images import load
 from .augment import Augment, Example
-from .sample import DataSet, Sample
 
-__all__ = ["Batch", "TrainingPictures", "picture_weights", "training_loader"]
+__all__ = ["Batch", "TrainingImages", "image_weights", "training_loader"]
 
 
 class Batch(NamedTuple):
-    """pictures (B, 3, S, S) uint8; boxes (M, 4) float32 px, labels (M,), ignore (M,) bool, images (M,) int64."""
+    """images (B, 3, S, S) uint8; boxes (M, 4) float32 px, labels (M,), ignore (M,) bool, image_index (M,) int64."""
 
-    pictures: Tensor
+    images: Tensor
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
-    images: Tensor
+    image_index: Tensor
 
 
 class Draw(NamedTuple):
-    """One training picture to be made: which samples (one, or four for a mosaic), how large, from which seed."""
+    """One training image to be made: which samples (one, or four for a mosaic), how large, from which seed."""
 
     samples: tuple[int, ...]
     size: int
     seed: tuple[int, ...]
 
 
-class TrainingPictures(Dataset[Example]):
-    """Samples as augmented training pictures, addressed by `Draw`.
+class TrainingImages(torch_data.Dataset[Example]):
+    """Samples as augmented training images, addressed by `Draw`.
 
     Args:
-        keep_size: pictures are shrunk to this longer side (px) when read; with `keep`, they stay in memory so.
+        keep_size: images are shrunk to this longer side (px) when read; with `keep`, they stay in memory so.
     """
 
-    def __init__(self, dataset: DataSet, augment: Augment, keep_size: int, keep: bool = True) -> None:
+    def __init__(self, dataset: Dataset, augment: Augment, keep_size: int, keep: bool = True) -> None:
         self.samples, self.augment, self.keep_size = dataset.samples, augment, keep_size
         self.kept = [_read(sample, keep_size) for sample in dataset.samples] if keep else None
 
@@ -58,7 +58,7 @@ class TrainingPictures(Dataset[Example]):
 
 
 def _read(sample: Sample, longest: int) -> Example:
-    image = images.load(sample.path)
+    image = load(sample.path)
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
@@ -70,22 +70,22 @@ def _read(sample: Sample, longest: int) -> Example:
     return Example(image, boxes, sample.labels, sample.difficult | sample.crowd)
 
 
-def picture_weights(dataset: DataSet, balance: float) -> NDArray[np.float64]:
-    """How often each picture is drawn, summing to 1: as its rarest class is rare, to the power of `balance`.
+def image_weights(dataset: Dataset, balance: float) -> NDArray[np.float64]:
+    """How often each image is drawn, summing to 1: as its rarest class is rare, to the power of `balance`.
 
-    0 draws all alike; with 1 a class of a tenth of the pictures of the commonest weighs ten times. Pictures
+    0 draws all alike; with 1 a class of a tenth of the images of the commonest weighs ten times. Images
     without objects count as the commonest.
     """
     present = np.zeros((len(dataset), len(dataset.names)), bool)
     for row, sample in zip(present, dataset.samples, strict=True):
         row[sample.labels[~sample.difficult]] = True
-    pictures = present.sum(0)
-    rarity = (pictures.max(initial=1) / np.maximum(pictures, 1)) ** balance
+    images = present.sum(0)
+    rarity = (images.max(initial=1) / np.maximum(images, 1)) ** balance
     weights = np.where(present, rarity, 1.0).max(1, initial=1.0)
     return np.asarray(weights / weights.sum())
 
 
-class _Steps(Sampler[list[Draw]]):
+class _Steps(torch_data.Sampler[list[Draw]]):
     """The draws of steps first … last - 1."""
 
     def __init__(
@@ -117,7 +117,7 @@ class _Steps(Sampler[list[Draw]]):
         return draws
 
     def _sample(self, number: int) -> int:
-        """The picture of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled."""
+        """The image of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled."""
         count = len(self.weights)
         epoch, place = divmod(number, count)
         if getattr(self, "_epoch", None) != epoch:
@@ -130,10 +130,10 @@ class _Steps(Sampler[list[Draw]]):
 
 
 def _collate(examples: list[Example]) -> Batch:
-    pictures = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
     rows = [torch.from_numpy(np.concatenate([example[field] for example in examples])) for field in (1, 2, 3)]
-    images = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor([len(e.boxes) for e in examples]))
-    return Batch(pictures, rows[0], rows[1], rows[2], images)
+    image_index = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor([len(e.boxes) for e in examples]))
+    return Batch(images, rows[0], rows[1], rows[2], image_index)
 
 
 def _start_worker(_number: int) -> None:
@@ -143,7 +143,7 @@ def _start_worker(_number: int) -> None:
 
 
 def training_loader(
-    pictures: TrainingPictures,
+    images: TrainingImages,
     weights: NDArray[np.float64],
     *,
     batch: int,
@@ -154,15 +154,15 @@ def training_loader(
     mosaic_at: Callable[[int], float],
     workers: int,
     pin: bool,
-) -> DataLoader[Example]:
+) -> torch_data.DataLoader[Example]:
     """Batches of steps first … last - 1."""
     fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-    return DataLoader(
-        pictures,
+    return torch_data.DataLoader(
+        images,
         batch_sampler=_Steps(weights, batch, seed, first, last, size_at, mosaic_at),
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=_start_worker,
-        multiprocessing_context="fork" if fork else None,  # workers share the kept pictures
+        multiprocessing_context="fork" if fork else None,  # workers share the kept images
     )

@@ -14,9 +14,9 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import read_tensors, write_tensors
+from ..errors import ConfigError, WeightsError
+from ..runtimes.weights import read_tensors, write_tensors
 from .config import TrainConfig
-from .errors import ConfigError, WeightsError
 
 __all__ = ["Interrupt", "find_states", "load_state", "save_state"]
 

@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import images
-from .detections import Detections
-from .errors import ConfigError
-from .evaluation import Evaluation
-from .files import write_whole
+from .. import images
+from ..detections import Detections
+from ..errors import ConfigError
+from ..evaluation.evaluation import Evaluation
+from ..files import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["Progress", "cut_log", "find_tensorboard", "write_log", "write_tensorboard"]
 
-PICTURES, LONGEST, DRAWN_SCORE = 4, 512, 0.3  # of validation: how many, px of the longer side, what is drawn
+IMAGES, LONGEST, DRAWN_SCORE = 4, 512, 0.3  # of validation: how many, px of the longer side, what is drawn
 THRESHOLDS = np.linspace(0, 1, 127)  # TensorBoard's own number
 
 
@@ -70,10 +70,10 @@ def find_tensorboard() -> "type[SummaryWriter]":
 
 
 def write_tensorboard(board: "SummaryWriter", now: Progress) -> None:
-    """Scalars; after a validation AP, precision and recall of each class, and pictures with what was found in them."""
+    """Scalars; after a validation AP, precision and recall of each class, and images with what was found in them."""
     scalars = {
         "loss/heatmap": now.heatmap_loss, "loss/box": now.box_loss, "training/lr": now.lr, "training/size": now.size,
-        "training/pictures per second": now.images_per_second,
+        "training/images per second": now.images_per_second,
     }  # fmt: skip
     if now.validation:
         voc, names = now.validation.voc, now.validation.names
@@ -83,7 +83,7 @@ def write_tensorboard(board: "SummaryWriter", now: Progress) -> None:
                 scalars[f"voc-area/{name}"] = float(voc.ap[label])
                 _add_curve(board, now.validation, label, now.step)
         paths = now.validation.paths
-        for index in np.linspace(0, len(paths) - 1, min(PICTURES, len(paths))).astype(int).tolist():
+        for index in np.linspace(0, len(paths) - 1, min(IMAGES, len(paths))).astype(int).tolist():
             drawn = _draw(now.validation, index)
             board.add_image(f"validation/{paths[index].name}", drawn, now.step, dataformats="HWC")
     for tag, value in scalars.items():
@@ -105,7 +105,7 @@ def _add_curve(board: "SummaryWriter", validation: Evaluation, label: int, step:
 
 
 def _draw(validation: Evaluation, index: int) -> NDArray[np.uint8]:
-    """A picture of the validation, shrunk, with the boxes found in it."""
+    """A image of the validation, shrunk, with the boxes found in it."""
     image, results = images.load(validation.paths[index]), validation.results
     scale = min(1.0, LONGEST / max(image.shape[:2]))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]

@@ -1,8 +1,8 @@
-"""Detections of any detector on a data set, from and to COCO's results JSON and VOC's comp4_det_<split>_<class>.txt.
+"""Detections of any detector on a dataset, from and to COCO's results JSON and VOC's comp4_det_<split>_<class>.txt.
 
 Numbers are read in double precision and written with as many digits as give them back; row order is kept, since it
-settles ties. A VOC line holds "picture score xmin ymin xmax ymax", 1-based and inclusive; a COCO bbox is x, y, width,
-height, from 0. Shapes: D detections, P pictures.
+settles ties. A VOC line holds "image score xmin ymin xmax ymax", 1-based and inclusive; a COCO bbox is x, y, width,
+height, from 0. Shapes: D detections, P images.
 """
 
 import json
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.files import read_text
+from ..data.problems import leads_out
+from ..data.sample import Dataset
 from ..detections import Detections
 from ..errors import AnnotationError, DataError
 from ..files import write_whole
-from .files import read_text
-from .problems import leads_out, nearest
-from .sample import DataSet
+from ..text import nearest
 
 __all__ = [
     "Results",
@@ -39,17 +40,17 @@ Id = int | str
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """Detections on a data set as flat arrays, in file order.
+    """Detections on a dataset as flat arrays, in file order.
 
-    boxes (D, 4) and scores (D,) float64; labels (D,) int64; images (D,) int64, indices of the data set's samples.
-    picture_ids (P,) int64 or None: COCO's ids of the samples, whose order settles ties in COCO's protocol.
+    boxes (D, 4) and scores (D,) float64; labels (D,) int64; images (D,) int64, indices of the dataset's samples.
+    image_ids (P,) int64 or None: COCO's ids of the samples, whose order settles ties in COCO's protocol.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
     images: NDArray[np.int64]
-    picture_ids: NDArray[np.int64] | None = None
+    image_ids: NDArray[np.int64] | None = None
 
     @classmethod
     def join(cls, found: Sequence[Detections]) -> "Results":
@@ -70,7 +71,7 @@ class Results:
 
 
 def read_results(
-    path: str | Path, dataset: DataSet, *, split: str | None = None, annotations: Sequence[str | Path] = ()
+    path: str | Path, dataset: Dataset, *, split: str | None = None, annotations: Sequence[str | Path] = ()
 ) -> Results:
     """A COCO results JSON, or a folder of VOC files: `read_coco_results` or `read_voc_results`."""
     if Path(path).is_dir():
@@ -79,7 +80,7 @@ def read_results(
 
 
 def write_results(
-    path: str | Path, results: Results, dataset: DataSet, *, split: str, annotations: Sequence[str | Path] = ()
+    path: str | Path, results: Results, dataset: Dataset, *, split: str, annotations: Sequence[str | Path] = ()
 ) -> None:
     """Write a COCO results JSON if the path ends so, else a folder of VOC files."""
     if Path(path).suffix == ".json":
@@ -88,10 +89,10 @@ def write_results(
         write_voc_results(path, results, dataset, split)
 
 
-def read_coco_results(file: str | Path, dataset: DataSet, annotations: Sequence[str | Path] = ()) -> Results:
+def read_coco_results(file: str | Path, dataset: Dataset, annotations: Sequence[str | Path] = ()) -> Results:
     """Read a COCO results JSON: a list of objects with image_id, category_id, bbox and score.
 
-    annotations: the COCO JSON whose ids the results use. Without it an image_id is a picture's file name, with or
+    annotations: the COCO JSON whose ids the results use. Without it an image_id is a image's file name, with or
     without its suffix, or the number that this is ("000005" is 5); category ids then count from 1 in names' order.
     """
     file = Path(file)
@@ -107,11 +108,11 @@ def read_coco_results(file: str | Path, dataset: DataSet, annotations: Sequence[
     label: dict[Id, int] = {key: number for number, key in enumerate(categories)}
     rows = [_coco_row(record, index, label, f"{file}: [{number}]") for number, record in enumerate(content)]
     numbers = np.array(ids, np.int64) if annotations and all(isinstance(key, int) and key >= 0 for key in ids) else None
-    return replace(_arrays(rows), picture_ids=numbers)
+    return replace(_arrays(rows), image_ids=numbers)
 
 
 def write_coco_results(
-    file: str | Path, results: Results, dataset: DataSet, annotations: Sequence[str | Path] = ()
+    file: str | Path, results: Results, dataset: Dataset, annotations: Sequence[str | Path] = ()
 ) -> None:
     """Write a COCO results JSON, with the ids of the annotations' JSON, or those that `read_coco_results` takes."""
     ids, categories = _ids(dataset, annotations)
@@ -124,7 +125,7 @@ def write_coco_results(
     write_whole(file, json.dumps(records).encode())
 
 
-def read_voc_results(folder: str | Path, dataset: DataSet, split: str | None = None) -> Results:
+def read_voc_results(folder: str | Path, dataset: Dataset, split: str | None = None) -> Results:
     """Read a folder of VOC's comp<n>_det_<split>_<class>.txt, one for every class; an empty file is one without any.
 
     split: which of them, where the folder holds files of several.
@@ -160,7 +161,7 @@ def read_voc_results(folder: str | Path, dataset: DataSet, split: str | None = N
     return _arrays(rows)
 
 
-def write_voc_results(folder: str | Path, results: Results, dataset: DataSet, split: str) -> None:
+def write_voc_results(folder: str | Path, results: Results, dataset: Dataset, split: str) -> None:
     """Write comp4_det_<split>_<class>.txt for every class into a folder.
 
     The corners of float32 boxes come back exactly (those below a millionth of a pixel aside).
@@ -197,7 +198,7 @@ def _coco_row(record: Any, index: Mapping[Id, int], label: Mapping[Id, int], whe
         value = record[key]
         if not isinstance(value, int | str) or value not in known:
             some = ", ".join(map(repr, list(known)[-3:]))
-            raise AnnotationError(f"{where}.{key}: the data set has no {value!r:.50}; it has such as {some}")
+            raise AnnotationError(f"{where}.{key}: the dataset has no {value!r:.50}; it has such as {some}")
     bbox, score = record["bbox"], record["score"]
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         raise AnnotationError(f"{where}.bbox: want [x, y, width, height], finite numbers, got {bbox!r:.80}")
@@ -214,13 +215,13 @@ def _voc_row(line: str, index: Mapping[str, int], label: int, where: str) -> Row
     try:
         score, left, top, right, bottom = map(float, parts[1:])
     except ValueError:
-        raise AnnotationError(f"{where}: want 'picture score xmin ymin xmax ymax', got {line!r:.80}") from None
+        raise AnnotationError(f"{where}: want 'image score xmin ymin xmax ymax', got {line!r:.80}") from None
     if not all(map(math.isfinite, (score, left, top, right, bottom))):
         raise AnnotationError(f"{where}: want finite numbers, got {line!r:.80}")
     if right < left - 1 or bottom < top - 1:
         raise AnnotationError(f"{where}: want xmin <= xmax and ymin <= ymax, got {line!r:.80}")
     if parts[0] not in index:
-        raise AnnotationError(f"{where}: the data set has no picture {parts[0]!r}; {nearest(parts[0], index)}")
+        raise AnnotationError(f"{where}: the dataset has no image {parts[0]!r}; {nearest(parts[0], index)}")
     return index[parts[0]], label, score, left - 1, top - 1, right, bottom
 
 
@@ -237,16 +238,16 @@ def _load(file: Path) -> Any:
         raise AnnotationError(f"{file}: broken JSON: {error}") from error
 
 
-def _stems(dataset: DataSet) -> list[str]:
-    """The name of each sample's picture without its suffix."""
+def _stems(dataset: Dataset) -> list[str]:
+    """The name of each sample's image without its suffix."""
     stems = [sample.path.stem for sample in dataset.samples]
     twice = [stem for stem, times in Counter(stems).items() if times > 1]
     if twice:
-        raise DataError(f"several pictures of the data set are called {twice[0]!r}: results cannot tell them apart")
+        raise DataError(f"several images of the dataset are called {twice[0]!r}: results cannot tell them apart")
     return stems
 
 
-def _ids(dataset: DataSet, annotations: Sequence[str | Path]) -> tuple[list[Id], list[int]]:
+def _ids(dataset: Dataset, annotations: Sequence[str | Path]) -> tuple[list[Id], list[int]]:
     """The id of each sample and of each class: those of COCO annotations, or else by file name and from 1."""
     if not annotations:
         stems = _stems(dataset)
@@ -256,7 +257,7 @@ def _ids(dataset: DataSet, annotations: Sequence[str | Path]) -> tuple[list[Id],
     by_name: dict[str, list[int]] = {}
     for number, sample in enumerate(dataset.samples):
         by_name.setdefault(sample.path.name, []).append(number)
-    pictures: dict[int, Id] = {}
+    known: dict[int, Id] = {}
     categories: dict[str, int] = {}
     for file in map(Path, annotations):
         content = _load(file)
@@ -268,16 +269,16 @@ def _ids(dataset: DataSet, annotations: Sequence[str | Path]) -> tuple[list[Id],
         for key, name in images:
             same = by_name.get(name.rpartition("/")[2], [])
             found = [number for number in same if f"/{dataset.samples[number].path.as_posix()}".endswith(f"/{name}")]
-            if len(found) > 1 or any(pictures.get(number, key) != key for number in found):
-                raise DataError(f"{file}: image {key!r}: several pictures or ids of the name {name!r}")
-            pictures |= dict.fromkeys(found, key)
+            if len(found) > 1 or any(known.get(number, key) != key for number in found):
+                raise DataError(f"{file}: image {key!r}: several images or ids of the name {name!r}")
+            known |= dict.fromkeys(found, key)
         if any(categories.get(name, key) != key for name, key in classes.items()):
             raise DataError(f"{file}: its category ids differ from those of the files before")
         categories |= classes
-    if lost := [sample.path for number, sample in enumerate(dataset.samples) if number not in pictures]:
-        raise DataError(f"{lost[0]}: the annotations {list(map(str, annotations))} have no such picture")
-    if len(set(pictures.values())) < len(pictures):
-        raise DataError("annotations: two pictures have one id: read one split at a time")
+    if lost := [sample.path for number, sample in enumerate(dataset.samples) if number not in known]:
+        raise DataError(f"{lost[0]}: the annotations {list(map(str, annotations))} have no such image")
+    if len(set(known.values())) < len(known):
+        raise DataError("annotations: two images have one id: read one split at a time")
     if unknown := [name for name in dataset.names if name not in categories]:
         raise DataError(f"annotations: no category {unknown[0]!r}; {nearest(unknown[0], categories)}")
-    return [pictures[number] for number in range(len(dataset))], [categories[name] for name in dataset.names]
+    return [known[number] for number in range(len(dataset))], [categories[name] for name in dataset.names]

@@ -1,4 +1,4 @@
-"""`TrainConfig`: every knob of a training, and presets by the number of pictures. Needs no torch.
+"""`TrainConfig`: every knob of a training, and presets by the number of images. Needs no torch.
 
 The command line's options, the Python call and the JSON in the weights file are all made from its fields.
 """
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_type_hints
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["PRESETS", "TrainConfig"]
 
@@ -18,10 +18,10 @@ PRESETS: dict[str, tuple[int, dict[str, Any]]] = {
     "medium": (2_000, {}),
     "large": (20_000, {"epochs": 15.0, "freeze": 2, "zoom": (0.4, 2.0), "validate": 3}),
 }
-"""For about how many training pictures, and the fields that differ from the defaults: starting points."""
+"""For about how many training images, and the fields that differ from the defaults: starting points."""
 
 FREE = {"out", "validate", "patience", "save", "workers", "keep", "threads", "device", "tensorboard"}
-"""Fields that a resumed run may change: pictures, rates and what validation compares at a step do not follow from them
+"""Fields that a resumed run may change: images, rates and what validation compares at a step do not follow from them
 (with other threads or another device, sums are rounded otherwise, and weights are alike but not bit for bit)."""
 
 
@@ -29,23 +29,23 @@ FREE = {"out", "validate", "patience", "save", "workers", "keep", "threads", "de
 class TrainConfig:
     """Every knob of a training, with its unit or its why."""
 
-    data: Annotated[str, "folder or file of the data set, in any format that is read"]
+    data: Annotated[str, "folder or file of the dataset, in any format that is read"]
     out: Annotated[str, "folder of the run"]
     train: Annotated[tuple[str, ...], "splits to train on"] = ("train",)
     val: Annotated[tuple[str, ...], "splits to validate on; an empty word, '': no validation"] = ("val",)
-    names: Annotated[tuple[str, ...], "classes to keep, in their order; empty: all of the data set's"] = ()
+    names: Annotated[tuple[str, ...], "classes to keep, in their order; empty: all of the dataset's"] = ()
 
     backbone: Annotated[
         str, "efficientnet_lite0, resnet18, resnet34, resnet50, vgg16, vgg16_bn or mobilenet_v3_large"
     ] = "efficientnet_lite0"
     backbone_weights: Annotated[str, "'imagenet' (on this machine), 'download', 'none', or a file"] = "imagenet"
     start: Annotated[str, "detector weights to begin from (a name or a file) instead of the backbone's alone"] = ""
-    freeze: Annotated[int, "stages that stay as they are, the stem first: early ones hold what every picture needs"] = 3
+    freeze: Annotated[int, "stages that stay as they are, the stem first: early ones hold what every image needs"] = 3
     stride: Annotated[int, "px between the cells of the output"] = 8
     channels: Annotated[int, "of neck and heads"] = 96
 
-    epochs: Annotated[float, "passes through the training pictures"] = 60.0
-    batch: Annotated[int, "pictures a step"] = 16
+    epochs: Annotated[float, "passes through the training images"] = 60.0
+    batch: Annotated[int, "images a step"] = 16
     sizes: Annotated[tuple[int, ...], "input px, each for an equal share of the steps; small is fast"] = (
         192,
         256,
@@ -60,27 +60,25 @@ class TrainConfig:
     clip: Annotated[float, "largest norm of the gradient"] = 10.0
     ema: Annotated[float, "decay a step of the averaged weights, which are the ones that are kept"] = 0.9995
 
-    augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip, colour, mosaic, but as at prediction"] = (
+    augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip, color, mosaic, but as at prediction"] = (
         "full"
     )
     zoom: Annotated[tuple[float, float], "two numbers: the least and the largest scale; 1: as it is"] = (0.5, 1.8)
     aspect: Annotated[float, "stretch of width against height"] = 1.3
-    colour: Annotated[float, "strength of colour changes"] = 0.4
-    mosaic: Annotated[float, "share of inputs made of four pictures: many objects from few pictures, but small …"] = 0.0
+    color: Annotated[float, "strength of color changes"] = 0.4
+    mosaic: Annotated[float, "share of inputs made of four images: many objects from few images, but small …"] = 0.0
     plain_end: Annotated[float, "… which ends for this last share of the steps"] = 0.15
-    balance: Annotated[float, "how much more often pictures with rare classes are drawn, 0 (not) to 1"] = 0.5
+    balance: Annotated[float, "how much more often images with rare classes are drawn, 0 (not) to 1"] = 0.5
 
     validate: Annotated[int, "epochs between validations"] = 10
     patience: Annotated[int, "validations without a better one before stopping early; 0: never"] = 0
     save: Annotated[int, "steps between training states"] = 250
     seed: Annotated[int, "of every random draw"] = 0
-    workers: Annotated[int, "processes that prepare pictures"] = 0
-    keep: Annotated[bool, "keep decoded pictures in memory"] = True
+    workers: Annotated[int, "processes that prepare images"] = 0
+    keep: Annotated[bool, "keep decoded images in memory"] = True
     threads: Annotated[int, "of torch; 0: as many as it likes"] = 0
     device: Annotated[str, "'cpu', 'cuda'; empty: CUDA where there is one"] = ""
-    tensorboard: Annotated[bool, "write scalars, precision-recall curves and pictures to the folder tensorboard"] = (
-        False
-    )
+    tensorboard: Annotated[bool, "write scalars, precision-recall curves and images to the folder tensorboard"] = False
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
@@ -91,7 +89,7 @@ class TrainConfig:
             if not fits or (inner and ... not in inner and len(row) != len(inner)):
                 raise ConfigError(f"{name}: want {kind if inner else kind.__name__}, got {value!r}")
         ranges = {
-            **dict.fromkeys(("ema", "mosaic", "plain_end", "colour"), (0, 1)),
+            **dict.fromkeys(("ema", "mosaic", "plain_end", "color"), (0, 1)),
             **dict.fromkeys(("batch", "validate", "save", "aspect"), (1, math.inf)),
             **dict.fromkeys(("epochs", "lr", "backbone_lr", "balance"), (0, math.inf)),
             **dict.fromkeys(("workers", "threads", "warmup", "patience", "weight_decay", "clip"), (0, math.inf)),
@@ -115,7 +113,7 @@ class TrainConfig:
     @classmethod
     def of(cls, *, preset: str = "medium", **options: Any) -> "TrainConfig":
         """A config from a preset ("small", "medium", "large", or "auto": that nearest to the number of training
-        pictures) and options, which win over it; one that does not exist is an error that names the nearest."""
+        images) and options, which win over it; one that does not exist is an error that names the nearest."""
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
@@ -125,7 +123,7 @@ class TrainConfig:
                 )
         values: dict[str, Any] = {key: _row(value) for key, value in options.items()}
         if preset == "auto":
-            from .data.formats import read_dataset
+            from ..data.formats import read_dataset
 
             plain = cls(**values)
             count = len(read_dataset(plain.data, plain.train))

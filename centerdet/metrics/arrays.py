@@ -1,7 +1,7 @@
 """The flat arrays of an evaluation: checked once, never modified, never narrowed.
 
 A broken row raises `DataError` (a ValueError) that names the argument and the 0-based row. Limits: coordinates within
-+-1e150, picture ids from 0 to 2**40, fewer than 2**29 rows, at most 2**20 classes.
++-1e150, image ids from 0 to 2**40, fewer than 2**29 rows, at most 2**20 classes.
 
 Shapes: D detections, G ground truths; rows are in file order, which settles ties.
 """
@@ -182,7 +182,7 @@ def _integers(name: str, value: object, rows: int, other: str, highest: int, *, 
 
 
 def _renumber(det_images: Array, gt_images: Array) -> tuple[Array, Array, int]:
-    """Picture ids as small numbers in the same order, and how many numbers there are."""
+    """Image ids as small numbers in the same order, and how many numbers there are."""
     highest = max((int(ids.max()) for ids in (det_images, gt_images) if ids.size), default=-1)
     if highest <= 4 * (len(det_images) + len(gt_images)):
         return det_images, gt_images, highest + 1

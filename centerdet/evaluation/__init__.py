@@ -1,0 +1,3 @@
+"""Evaluation of a detector, or of any program's detections, on a dataset."""
+
+__all__: list[str] = []
