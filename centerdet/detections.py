@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError
-from .files import write_whole
+from .files import write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -222,7 +222,7 @@ class Detections:
             for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
                 ElementTree.SubElement(bounds, side).text = str(value)
         ElementTree.indent(root, "\t")
-        write_whole(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
+        write_atomic(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
 
     def crop(self, image: "Source | None" = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
         """Each box's part of the image, RGB (h, w, 3); of `image`, else of source's file."""

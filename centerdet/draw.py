@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ConfigError, ImageError
-from .files import write_whole
+from .files import write_atomic
 from .images import Source, load
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
         Image.fromarray(image).save(file, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: {kind} cannot hold {image.shape[0]} x {image.shape[1]} px: {error}") from error
-    write_whole(path, file.getvalue())
+    write_atomic(path, file.getvalue())
 
 
 def letters(height: float) -> ImageFont.FreeTypeFont:

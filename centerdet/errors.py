@@ -1,30 +1,68 @@
-"""The exceptions of the package: each says what was wrong, where, and what was expected.
+"""The exceptions of the package: each says what was expected, what came, where, and what to do.
 
-Every one is a `CenterdetError` and also the builtin that fits, so callers may catch either.
+    CenterdetError
+    ├── AnnotationError          ValueError
+    ├── ConfigError              ValueError
+    ├── DataError                ValueError
+    │   └── MissingDataError     FileNotFoundError
+    ├── ImageError               ValueError
+    │   └── MissingImageError    FileNotFoundError
+    ├── WeightsError             ValueError
+    │   └── MissingWeightsError  FileNotFoundError
+    └── WriteError               OSError
+
+Each is also the builtin beside it, so callers may catch either.
 """
 
-__all__ = ["AnnotationError", "CenterdetError", "ConfigError", "DataError", "ImageError", "WeightsError"]
+__all__ = [
+    "AnnotationError",
+    "CenterdetError",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "MissingDataError",
+    "MissingImageError",
+    "MissingWeightsError",
+    "WeightsError",
+    "WriteError",
+]
 
 
 class CenterdetError(Exception):
     """Parent of every error that this package raises on purpose."""
 
 
-class ImageError(CenterdetError, ValueError):
-    """A image that is missing, broken, too large, or of an unusable shape or type."""
-
-
 class AnnotationError(CenterdetError, ValueError):
     """An annotation file or record that is broken or contradicts itself."""
+
+
+class ConfigError(CenterdetError, ValueError):
+    """An option that does not exist or a value that it cannot take."""
 
 
 class DataError(CenterdetError, ValueError):
     """A dataset whose parts do not fit together: splits, names, folders."""
 
 
+class MissingDataError(DataError, FileNotFoundError):
+    """A dataset's folder, annotation file, list or results file that does not exist."""
+
+
+class ImageError(CenterdetError, ValueError):
+    """An image that is broken, too large, or of an unusable shape or type."""
+
+
+class MissingImageError(ImageError, FileNotFoundError):
+    """An image file that does not exist."""
+
+
 class WeightsError(CenterdetError, ValueError):
-    """A weights file that is missing, broken, unsafe, or made for something else."""
+    """A weights file that is broken, unsafe, or made for something else."""
 
 
-class ConfigError(CenterdetError, ValueError):
-    """An option that does not exist or a value that it cannot take."""
+class MissingWeightsError(WeightsError, FileNotFoundError):
+    """A weights file that does not exist."""
+
+
+class WriteError(CenterdetError, OSError):
+    """A file or folder that cannot be written."""

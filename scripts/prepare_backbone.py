@@ -9,14 +9,14 @@ from pathlib import Path
 import typer
 from safetensors.torch import save
 
-from centerdet.files import write_whole
+from centerdet.files import write_atomic
 from centerdet.models import build_backbone
 
 
 def main(backbone: str, out: Path, download: bool = False) -> None:
     """Write the stages' tensors under this package's names."""
     built, report = build_backbone(backbone, "download" if download else "imagenet")
-    write_whole(out, save({key: value.contiguous() for key, value in built.state_dict().items()}))
+    write_atomic(out, save({key: value.contiguous() for key, value in built.state_dict().items()}))
     if report is not None:
         print(f"{len(report.loaded)} loaded, missing {list(report.missing)}, unexpected {list(report.unexpected)}")
     print(out)

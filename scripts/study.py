@@ -17,7 +17,7 @@ from centerdet import Detector, TrainConfig, evaluate, train
 from centerdet.cli.show import console
 from centerdet.data.formats import read_dataset
 from centerdet.data.sample import Dataset
-from centerdet.files import write_whole
+from centerdet.files import write_atomic
 
 SIZE = 192
 
@@ -70,7 +70,7 @@ def main(
             scores[f"input {size}"] = evaluate(Detector(detector.network, detector.names, size), held).voc.mean_ap
         detector.network.__class__ = Flipped
         scores["flip"] = evaluate(detector, held).voc.mean_ap
-    write_whole(place.with_suffix(".json"), json.dumps({"row": row, "seed": seed, "epochs": epochs, **scores}).encode())
+    write_atomic(place.with_suffix(".json"), json.dumps({"row": row, "seed": seed, "epochs": epochs, **scores}).encode())
 
 
 def held_out(data: Path, out: Path) -> Path:
@@ -82,8 +82,8 @@ def held_out(data: Path, out: Path) -> Path:
         for folder in ("Annotations", "JPEGImages"):
             (year / folder).symlink_to((data / "VOC2007" / folder).resolve())
         names = (data / "VOC2007/ImageSets/Main/train.txt").read_text().split()
-        write_whole(lists / "fit.txt", "".join(f"{name}\n" for i, name in enumerate(names) if i % 5).encode())
-        write_whole(lists / "held.txt", "".join(f"{name}\n" for name in names[::5]).encode())
+        write_atomic(lists / "fit.txt", "".join(f"{name}\n" for i, name in enumerate(names) if i % 5).encode())
+        write_atomic(lists / "held.txt", "".join(f"{name}\n" for name in names[::5]).encode())
     return year.parent
 
 

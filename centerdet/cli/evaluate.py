@@ -17,7 +17,7 @@ from ..data.sample import Dataset
 from ..evaluation.evaluation import Evaluation, evaluate_detections
 from ..evaluation.evaluation import evaluate as run
 from ..evaluation.files import read_results, write_results
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics.statistics import Difference
 from ..text import format_percent, format_table
 from .options import Device, Overlap, Tile, in_a_folder, tiling
@@ -101,14 +101,14 @@ def evaluate(
         word = "-".join(one.rpartition(":")[2] for one in splits) or "all"
         write_results(save_detections, result.results, dataset, split=word, annotations=ids)
     if csv_file:
-        write_whole(csv_file, result.to_csv().encode())
+        write_atomic(csv_file, result.to_csv().encode())
     if json_file:
         plain = result.to_dict(details=details, rules=compare, against=results[1] if against else None)
         text = json.dumps(plain, indent=1)
         if json_file == "-":
             console.print(text, markup=False, soft_wrap=True)
             return
-        write_whole(json_file, text.encode())
+        write_atomic(json_file, text.encode())
     _show_classes(result)
     if details:
         _show_details(result)

@@ -14,7 +14,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import CenterdetError, ConfigError, ImageError
-from ..files import open_whole
+from ..files import open_atomic
 from ..text import plural
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
@@ -170,7 +170,7 @@ def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
     if name in ("", "-"):
         yield lambda fields: console.out(json.dumps(fields)) if name else None
         return
-    with open_whole(name) as file:
+    with open_atomic(name) as file:
         yield lambda fields: file.write(json.dumps(fields).encode() + b"\n")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import typer
 
 from ..errors import ConfigError
-from ..files import write_whole
+from ..files import write_atomic
 from ..training.config import PRESETS, TrainConfig
 from .options import in_a_folder
 from .show import bar, console, errors
@@ -66,7 +66,7 @@ def train(
     made = [path for name in ("final", "best") if (path := Path(config.out, f"{name}.safetensors")).is_file()]
     text = json.dumps({path.stem: _describe(path) for path in made}, indent=1)
     if json_file not in ("", "-"):
-        write_whole(json_file, text.encode())
+        write_atomic(json_file, text.encode())
     console.print(text if json_file == "-" else ", ".join(map(str, made)), markup=False, soft_wrap=True)
 
 

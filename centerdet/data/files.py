@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError
-from ..files import write_whole
+from ..files import write_atomic
 from ..images import read_size
 from .problems import leads_out
 from .sample import Dataset, Sample
@@ -118,7 +118,7 @@ def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: boo
                 raise DataError(f"{path}: cannot link {content} ({error.strerror}): copy the images") from error
         else:
             whole = content.read_bytes() if isinstance(content, Path) else content
-            write_whole(path, whole, sync=number == len(missing))
+            write_atomic(path, whole, sync=number == len(missing))
 
 
 def _same(path: Path, content: bytes | Path) -> bool:

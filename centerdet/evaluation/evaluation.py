@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..data.sample import Dataset
 from ..detections import Detections
 from ..errors import DataError
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics import CocoResult, VocResult, coco_evaluate, voc_evaluate
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
 from ..metrics.protocols import Step, from_voc_to_coco
@@ -202,7 +202,7 @@ class Evaluation:
 
     def save(self, path: str | Path, *, details: bool = False) -> None:
         """Write `to_dict()` as JSON."""
-        write_whole(path, json.dumps(self.to_dict(details=details), indent=1).encode())
+        write_atomic(path, json.dumps(self.to_dict(details=details), indent=1).encode())
 
     def __str__(self) -> str:
         rows = [(name, str(count), *map(format_percent, values)) for name, count, *values in self.rows()]

@@ -22,7 +22,7 @@ from ..data.problems import leads_out
 from ..data.sample import Dataset
 from ..detections import Detections
 from ..errors import AnnotationError, DataError
-from ..files import write_whole
+from ..files import write_atomic
 from ..text import nearest
 
 __all__ = [
@@ -122,7 +122,7 @@ def write_coco_results(
         {"image_id": ids[image], "category_id": categories[label], "bbox": bbox, "score": score}
         for image, label, bbox, score in rows
     ]
-    write_whole(file, json.dumps(records).encode())
+    write_atomic(file, json.dumps(records).encode())
 
 
 def read_voc_results(folder: str | Path, dataset: Dataset, split: str | None = None) -> Results:
@@ -176,7 +176,7 @@ def write_voc_results(folder: str | Path, results: Results, dataset: Dataset, sp
         rows = np.flatnonzero(results.labels == label)
         parts = zip(results.images[rows].tolist(), results.scores[rows].tolist(), corners[rows].tolist(), strict=True)
         lines = [" ".join([stems[image], repr(score), *map(repr, box)]) + "\n" for image, score, box in parts]
-        write_whole(Path(folder, f"comp4_det_{split}_{name}.txt"), "".join(lines).encode())
+        write_atomic(Path(folder, f"comp4_det_{split}_{name}.txt"), "".join(lines).encode())
 
 
 Row = tuple[int, int, float, float, float, float, float]

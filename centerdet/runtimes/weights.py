@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..files import write_whole
+from ..files import write_atomic
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -25,7 +25,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str
     named = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     texts = {key: json.dumps(value) for key, value in fields.items()}
     checksum = _checksum(*_split(safetensors.torch.save(named, texts)))
-    write_whole(path, safetensors.torch.save(named, {**texts, "crc32": str(checksum)}))
+    write_atomic(path, safetensors.torch.save(named, {**texts, "crc32": str(checksum)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

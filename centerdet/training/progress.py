@@ -13,7 +13,7 @@ from .. import images
 from ..detections import Detections
 from ..errors import ConfigError
 from ..evaluation.evaluation import Evaluation
-from ..files import write_whole
+from ..files import write_atomic
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -44,7 +44,7 @@ def cut_log(path: Path, step: int) -> None:
     """Forget what was logged after `step`: a training that begins there logs it anew."""
     if path.exists():
         rows = path.read_bytes().splitlines(keepends=True)
-        write_whole(path, b"".join(rows[:1] + [row for row in rows[1:] if int(row.split(b",")[0]) <= step]))
+        write_atomic(path, b"".join(rows[:1] + [row for row in rows[1:] if int(row.split(b",")[0]) <= step]))
 
 
 def write_log(path: Path, now: Progress) -> None:
