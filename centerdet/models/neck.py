@@ -9,7 +9,7 @@ __all__ = ["Neck", "separable"]
 
 
 def separable(inputs: int, outputs: int) -> nn.Sequential:
-    """Depthwise 3x3 and pointwise convolution. Not 5x5: its weight gradient costs a CPU ten times a 3x3's."""
+    """Depthwise 3x3 and pointwise convolution, each with BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
@@ -21,7 +21,7 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Neck(nn.Module):
-    """Features of falling resolution, each half of the one before, to one feature at the first's resolution."""
+    """Features of falling resolution, each half of the one before, to one feature of the first resolution."""
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()

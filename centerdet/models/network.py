@@ -18,7 +18,7 @@ __all__ = ["Network", "Outputs"]
 
 
 class Outputs(NamedTuple):
-    """What the network says of every cell.
+    """Raw outputs of every cell.
 
     heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) pixels of the input from the cell's center to the left,
     top, right and bottom side; negative where the center lies outside.
@@ -36,7 +36,7 @@ class Network(nn.Module):
         backbone: a name in `BACKBONES`.
         stride: of the output grid, 4 or 8.
         channels: of the neck and the heads.
-        freeze: how many stages of the backbone stay as they are, the stem first.
+        freeze: number of frozen stages of the backbone, the stem first.
         weights: of the backbone, see `build_backbone`.
     """
 
@@ -51,7 +51,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         if stride not in (4, 8):
-            raise ConfigError(f"stride: want 4 or 8, got {stride}")
+            raise ConfigError(f"stride: expected 4 or 8, got {stride}")
         self.stride = stride
         self.options = {"backbone": backbone, "stride": stride, "channels": channels, "freeze": freeze}
         self.backbone, self.load_report = build_backbone(backbone, weights)
@@ -79,6 +79,6 @@ class Network(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.neck(self.backbone(x)[STRIDES.index(self.stride) :])
         # expm1 is linear for objects of a cell's size and exponential for large ones, where relative error counts;
-        # it reaches below zero, so a box that its cell's center lies outside of can be said as well.
+        # it reaches below zero, so a box beside its cell's center can be expressed as well.
         distances = torch.expm1(self.box_head(x).float().clamp(max=7)) * self.stride
         return Outputs(self.heatmap_head(x).float(), distances)

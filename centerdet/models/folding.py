@@ -1,0 +1,64 @@
+"""BatchNorm with fixed statistics is a scale and a shift per channel: both go into the convolution before it.
+
+`fold` does it once for a whole network, to predict; `forward_folded` at each forward, for stages that are frozen while
+others train: a pass over weights instead of one over features, which are largest in the early stages.
+"""
+
+from copy import deepcopy
+from itertools import pairwise
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from .efficientnet_lite import InvertedResidual
+
+__all__ = ["fold", "forward_folded"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals `norm(conv(x))` in evaluation mode."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    return conv.weight * scale.view(-1, 1, 1, 1), shift if conv.bias is None else shift + conv.bias * scale
+
+
+def fold(module: Module) -> Module:
+    """A copy in evaluation mode in which every BatchNorm behind a convolution is folded into it; nothing trains.
+
+    A BatchNorm belongs to the convolution that its parent registers right before it, as in all of our backbones.
+    """
+    module = deepcopy(module).eval().requires_grad_(False)
+    for parent in list(module.modules()):
+        children = list(parent.named_children())
+        for (name, conv), (norm_name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                plain = nn.Conv2d(
+                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,  # type: ignore[arg-type]
+                    conv.dilation, conv.groups, device="meta",  # type: ignore[arg-type]
+                )  # fmt: skip
+                weight, bias = _folded_weights(conv, norm)
+                plain.weight, plain.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+                setattr(parent, name, plain)
+                setattr(parent, norm_name, nn.Identity())
+    return module
+
+
+def forward_folded(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)` with fixed BatchNorms, folded in each `nn.Sequential`; without gradient."""
+    with torch.no_grad():
+        if not isinstance(module, nn.Sequential):
+            result: Tensor = module(x)
+            return result
+        out, layers = x, list(module)
+        for before, layer, after in zip([None, *layers], layers, [*layers[1:], None], strict=False):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                weight, bias = _folded_weights(layer, after)
+                out = conv2d(out, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+            elif not (isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d)):
+                out = forward_folded(layer, out)
+        return x + out if isinstance(module, InvertedResidual) and module.shortcut else out
