@@ -1,4 +1,4 @@
-"""One loader for every kind of image, and the way between a image and the network's square input.
+"""One loader for every kind of image, and the mapping between an image and the network's square input.
 
 Law: a path, its bytes, its PIL image and its array give the same pixels to the last bit, so Pillow alone decodes.
 Images are RGB uint8 (H, W, 3), upright (EXIF orientation applied); sizes are (height, width); boxes are xyxy px.
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, MissingImageError
 
-__all__ = ["MAX_PIXELS", "Geometry", "Source", "load", "read_size"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Geometry", "Source", "load", "read_size", "resize"]
 
 MAX_PIXELS = 100_000_000
 
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Of the files that folders and datasets are searched for, in lower case."""
+
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of what is read: images only, none of the formats that run other programs (HEIF needs a plug-in)."""
+"""Pillow's names of the formats that are read; none that runs another program (HEIF needs a plug-in)."""
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -32,7 +35,7 @@ class _Tensor(Protocol):
 
 
 Source: TypeAlias = str | Path | bytes | Image.Image | NDArray[Any] | _Tensor
-"""A path, the bytes of a image file, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W)."""
+"""A path, the bytes of an image file, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W)."""
 
 
 def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -41,14 +44,14 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
     Args:
         source: a path, the bytes of a file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W); arrays
             and tensors may also be gray (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
-        color: "bgr" where an array or tensor has blue first, as OpenCV reads them; files know their own order.
+        color: "bgr" where an array or tensor has blue first, as OpenCV reads them; of no effect on files.
         max_pixels: refuse a larger image; a file's header is read before its pixels.
 
-    Transparency is put over white, 16 bits a channel are cut to their high byte, of several frames the first counts.
-    Floats are refused, since nothing says whether they end at 1 or 255. Anything unusable is an `ImageError`.
+    Transparency is blended with white, 16 bits a channel are cut to their high byte, of several frames the first is
+    read. Floats are refused, since their range is unknown (1 or 255). Anything unusable is an `ImageError`.
     """
     if color not in ("rgb", "bgr"):
-        raise ConfigError(f"color: want 'rgb' or 'bgr', got {color!r}")
+        raise ConfigError(f"color: expected 'rgb' or 'bgr', got {color!r}")
     if isinstance(source, str | Path):
         with _open_file(source) as file:
             return _load_file(file, str(source), max_pixels)
@@ -61,19 +64,19 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
         return _from_array(source, "array", "(H, W, 3)", color, max_pixels)
     if hasattr(source, "permute"):
         return _from_tensor(source, color, max_pixels)
-    hint = ": want one image, use predict_batch for several" if isinstance(source, list | tuple) else ""
+    hint = ": expected one image, use predict_batch for several" if isinstance(source, list | tuple) else ""
     hint = ": pass its read()" if hasattr(source, "read") else hint
-    raise ImageError(f"want a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}{hint}")
+    raise ImageError(f"expected a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}{hint}")
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a image file as `load` returns it, from its header."""
+    """(height, width) of an image file as `load` returns it, from its header."""
     with _open_file(path) as file:
         image = _open_header(file, str(path))
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow swap its size already
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
-        if image.format == "PNG" and "exif" not in image.info:  # it may stand behind the pixels
+        if image.format == "PNG" and "exif" not in image.info:  # its chunk may follow the pixels
             file.seek(0)
             content = file.read()
             if not any(word in content for word in (b"eXIf", b"Raw profile type", b"com.adobe.xmp")):
@@ -82,9 +85,19 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) as (height, width, 3): averaged along shrinking sides, else interpolated."""
+    high, wide = image.shape[:2]
+    if (min(wide, width), min(high, height)) != (wide, high):
+        image = cv2.resize(image, (min(wide, width), min(high, height)), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return image
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The way between a (height, width) image and the square input of `size` px that all of it is resized to."""
+    """The mapping between a (height, width) image and the square input of `size` px that it is resized to."""
 
     height: int
     width: int
@@ -92,16 +105,13 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.size) < 1:
-            raise ConfigError(f"want height, width and size of at least 1 px, got {self}")
+            raise ConfigError(f"expected height, width and size of at least 1 px, got {self}")
 
     def forward_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) as input (size, size, 3): averaged along a side that shrinks, else interpolated."""
         if image.shape[:2] != (self.height, self.width):
-            raise ImageError(f"want a image of {(self.height, self.width)}, got {image.shape[:2]}")
-        shrunk = cv2.resize(
-            image, (min(self.width, self.size), min(self.height, self.size)), interpolation=cv2.INTER_AREA
-        )
-        return cv2.resize(shrunk, (self.size, self.size), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+            raise ImageError(f"expected an image of {(self.height, self.width)}, got {image.shape[:2]}")
+        return resize(image, self.size, self.size)
 
     def forward(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
         """Boxes of the image in pixels of the input, (N, 4) -> (N, 4) of the same dtype."""
@@ -122,9 +132,9 @@ def _open_file(path: str | Path) -> BinaryIO:
         return open(path, "rb")
     except FileNotFoundError:
         hint = ": stream() reads URLs with allow_urls=True" if str(path).startswith(("http:", "https:")) else ""
-        raise ImageError(f"{path}: no such image{hint}") from None
+        raise MissingImageError(f"{path}: no such image{hint}") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: want a image, this is a folder: stream() reads folders") from None
+        raise ImageError(f"{path}: expected an image, got a folder: stream() reads folders") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
@@ -136,7 +146,7 @@ def _load_file(file: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]
 
 
 def _open_header(file: BinaryIO, where: str) -> Image.Image:
-    """A file's image before decoding: Pillow's `open`, without its warning about sizes that `max_pixels` settles."""
+    """A file's image before decoding: Pillow's `open`, without its warning about sizes, which `max_pixels` limits."""
     start = file.read(16)
     Image.preinit()
     for name in FORMATS if start else ():
@@ -150,15 +160,15 @@ def _open_header(file: BinaryIO, where: str) -> Image.Image:
             return factory(file, "")
         except Exception as error:
             raise ImageError(f"{where}: broken {name} image: {error}") from error
-    what = f"want a image ({', '.join(FORMATS)}), its content is something else" if start else "the file is empty"
+    what = f"expected an image ({', '.join(FORMATS)}), its content is none of these" if start else "the file is empty"
     raise ImageError(f"{where}: {what}")
 
 
 def _check_size(height: int, width: int, where: str, max_pixels: int) -> None:
     if height < 1 or width < 1:
-        raise ImageError(f"{where}: want at least 1 x 1 px, got height {height}, width {width}")
+        raise ImageError(f"{where}: expected at least 1 x 1 px, got height {height}, width {width}")
     if height * width > max_pixels:
-        raise ImageError(f"{where}: want at most {max_pixels} pixels (max_pixels), got {height} x {width}")
+        raise ImageError(f"{where}: expected at most {max_pixels} pixels (max_pixels), got {height} x {width}")
 
 
 def _decode(image: Image.Image, where: str) -> NDArray[np.uint8]:
@@ -177,7 +187,7 @@ def _to_rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
         high = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise ImageError(f"{where}: want 8 or 16 bits a channel, got 32 (PIL mode {image.mode!r})")
+        raise ImageError(f"{where}: expected 8 or 16 bits a channel, got 32 (PIL mode {image.mode!r})")
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA")))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -213,16 +223,18 @@ def _from_tensor(tensor: Any, color: str, max_pixels: int) -> NDArray[np.uint8]:
     try:
         array = tensor.detach().cpu().numpy()
     except (TypeError, RuntimeError) as error:
-        raise ImageError(f"tensor: want uint8 (3, H, W), got {tensor.dtype} {tuple(tensor.shape)}: {error}") from error
+        raise ImageError(
+            f"tensor: expected uint8 (3, H, W), got {tensor.dtype} {tuple(tensor.shape)}: {error}"
+        ) from error
     if array.ndim == 3 and (array.shape[0] in (1, 3, 4) or array.shape[2] not in (1, 3, 4)):
         return _from_array(array.transpose(1, 2, 0), "tensor", "(3, H, W)", color, max_pixels, array.shape)
     return _from_array(array, "tensor", "(3, H, W)", color, max_pixels)
 
 
 def _from_array(
-    array: NDArray[Any], where: str, want: str, color: str, max_pixels: int, shape: tuple[int, ...] | None = None
+    array: NDArray[Any], where: str, layout: str, color: str, max_pixels: int, shape: tuple[int, ...] | None = None
 ) -> NDArray[np.uint8]:
-    """An array with channels last; `want` and `shape` are the caller's order, for messages."""
+    """An array with channels last; `layout` and `shape` are the caller's order, for messages."""
     shape = shape or array.shape
     gray = array.ndim == 2
     hints = []
@@ -237,7 +249,7 @@ def _from_array(
     if array.dtype != np.uint8:
         hints.append("scale to 0-255" if array.dtype.kind in "fu" else "convert to uint8 of 0-255")
     if hints:
-        raise ImageError(f"{where}: want uint8 {want}, got {array.dtype} {shape}: {' and '.join(hints)}")
+        raise ImageError(f"{where}: expected uint8 {layout}, got {array.dtype} {shape}: {' and '.join(hints)}")
     _check_size(array.shape[0], array.shape[1], where, max_pixels)
     if gray or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)

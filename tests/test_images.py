@@ -212,9 +212,9 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for path, message in [
-        (text, "want a image"),
+        (text, "expected an image"),
         (tmp_path / "empty.png", "empty"),
-        (tmp_path / "script.jpg", "want a image"),
+        (tmp_path / "script.jpg", "expected an image"),
         (tmp_path / "missing.jpg", "no such image"),
         (tmp_path, "folder"),
         (Path("nul\0.jpg"), "cannot be read"),
@@ -243,7 +243,7 @@ def _huge_png(height: int, width: int) -> bytes:
 def test_the_size_limit_is_checked_before_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(_huge_png(60_000, 60_000))
-    with pytest.raises(ImageError, match=r"huge.png: want at most 100000000 pixels .* 60000 x 60000"):
+    with pytest.raises(ImageError, match=r"huge.png: expected at most 100000000 pixels .* 60000 x 60000"):
         load(path)
     assert read_size(path) == (60_000, 60_000)
     with pytest.raises(ImageError, match="max_pixels"):
@@ -277,7 +277,7 @@ def test_a_large_image_within_the_limit_warns_of_nothing(monkeypatch: pytest.Mon
         (np.zeros((2, 9, 9, 3), np.uint8), "one image at a time"),
         (np.zeros(9, np.uint8), "got uint8 .9,."),
         (np.zeros((0, 9, 3), np.uint8), "at least 1 x 1"),
-        (torch.zeros(3, 9, 9), "tensor: want uint8 .3, H, W., got float32 .3, 9, 9.: scale"),
+        (torch.zeros(3, 9, 9), "tensor: expected uint8 .3, H, W., got float32 .3, 9, 9.: scale"),
         (torch.zeros(3, 9, 9, dtype=torch.bfloat16), "bfloat16"),
         (torch.zeros(9, 8, 3, dtype=torch.uint8), "permute"),
         (torch.zeros(2, 9, 9, dtype=torch.uint8), "got uint8 .2, 9, 9.: give it 3 channels"),
