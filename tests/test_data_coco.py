@@ -69,7 +69,7 @@ def test_layouts_that_are_met_in_the_wild(tmp_path: Path, file: str, images: str
     coco_folder(tmp_path, content(), file, images)
     for data in (read_coco(tmp_path, ["train"]), read_coco(tmp_path / file)):
         assert data.samples[0].path == tmp_path / images / "b.jpg"
-    assert len(read_coco(tmp_path / file, images=tmp_path / images)) == 2
+    assert len(read_coco(tmp_path / file, image_dir=tmp_path / images)) == 2
 
 
 def test_splits_share_the_names_of_the_first(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_bad_files_are_named_with_the_field(tmp_path: Path, case: str) -> None:
 def test_a_class_that_the_caller_does_not_know(tmp_path: Path) -> None:
     coco_folder(tmp_path, content())
     with pytest.raises(
-        AnnotationError, match=r"annotations\[1\]: unknown class 'zebra', the nearest known is 'zebras'"
+        AnnotationError, match=r"annotations\[1\]: unknown class 'zebra', did you mean 'zebras'"
     ):
         read_coco(tmp_path, ["train"], ["cat", "zebras"])
     with pytest.raises(AnnotationError, match=r"annotations\[0\]: unknown class 'cat', known are 'person', 'cow'$"):

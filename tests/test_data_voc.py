@@ -282,7 +282,7 @@ def test_a_writer_refuses_before_it_writes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="want a folder, it is a file"):
         write_voc(Dataset([good], ("cat",)), tmp_path / "text", "train")
     with pytest.raises(DataError, match="want 'copy' or 'link'"):
-        write_voc(Dataset([good], ("cat",)), tmp_path / "out", "train", images="move")  # type: ignore[arg-type]
+        write_voc(Dataset([good], ("cat",)), tmp_path / "out", "train", placing="move")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 

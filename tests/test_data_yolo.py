@@ -168,7 +168,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     yolo_folder(tmp_path, {"a": GOOD, "b": GOOD, "c": GOOD})
     with pytest.raises(DataError, match="at least one split"):
         read_yolo(tmp_path, [])
-    with pytest.raises(AnnotationError, match=r"a\.txt:1: unknown class 'cat', the nearest known is 'cats'"):
+    with pytest.raises(AnnotationError, match=r"a\.txt:1: unknown class 'cat', did you mean 'cats'"):
         read_yolo(tmp_path, ["train"], ["zebra", "cats"])
     (tmp_path / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe0 0")
     with pytest.raises(AnnotationError, match=r"b\.txt: want UTF-8"):

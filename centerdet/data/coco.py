@@ -18,7 +18,7 @@ from .problems import Problem, Report, fail, leads_out
 from .records import Record, build_sample
 from .sample import Dataset, Sample
 
-__all__ = ["COCO_FILES", "read_coco", "write_coco"]
+__all__ = ["COCO_FILES", "coco_annotations", "read_coco", "to_bbox", "write_coco"]
 
 COCO_FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
 """Where the JSON of a split is looked for below a dataset's folder, in this order."""
@@ -89,11 +89,7 @@ def write_coco(
     annotations: list[dict[str, Any]] = []
     for number, (sample, name, (height, width)) in enumerate(prepared, 1):
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        rows = zip(_to_bbox(sample.boxes).tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
-        for bbox, label, difficult, crowd in rows:
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": bbox}
-            annotation |= {"area": bbox[2] * bbox[3], "iscrowd": int(crowd)}
-            annotations.append(annotation | ({"difficult": 1} if difficult else {}))
+        annotations += coco_annotations(sample, image_id=number, first_id=len(annotations) + 1)
     categories = [{"id": label, "name": name} for label, name in enumerate(dataset.names, 1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     entries: list[Entry] = [(f"{split}/{name}", sample.path) for sample, name, _ in prepared]
@@ -217,8 +213,25 @@ def _to_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
 
 
-def _to_bbox(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(x1, y1, x2, y2) -> (x, y, width, height), (N, 4); sides that six decimals say as well are rounded to them."""
-    low, high = boxes[:, :2], boxes[:, 2:]
+def to_bbox(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(x1, y1, x2, y2) -> COCO's (x, y, width, height), (N, 4); sides that six decimals state exactly have no more."""
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     sides = np.round(high - low, 6)
     return np.concatenate([low, np.where((low + sides) == high, sides, high - low)], axis=1)
+
+
+def coco_annotations(
+    sample: Sample, *, image_id: int | str, first_id: int = 1, category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """The objects of a sample as COCO annotations, numbered from `first_id`; by default label + 1 is the category id.
+
+    A difficult object carries `difficult: 1`, an extra key that others ignore.
+    """
+    annotations: list[dict[str, Any]] = []
+    rows = zip(to_bbox(sample.boxes).tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
+    for number, (bbox, label, difficult, crowd) in enumerate(rows, first_id):
+        category = label + 1 if category_ids is None else category_ids[label]
+        annotation = {"id": number, "image_id": image_id, "category_id": category, "bbox": bbox}
+        annotation |= {"area": bbox[2] * bbox[3], "iscrowd": int(crowd)}
+        annotations.append(annotation | ({"difficult": 1} if difficult else {}))
+    return annotations

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
-from xml.sax.saxutils import escape
 
 import defusedxml.ElementTree
-import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from ..errors import DataError
@@ -20,6 +18,7 @@ from .files import Entry, Placing, find_images, prepare, read_lines, write_files
 from .problems import Problem, Report, fail, leads_out
 from .records import Record, build_sample
 from .sample import Dataset, Sample
+from .voc_xml import SIDES, annotation_xml
 
 __all__ = ["VOC_NAMES", "list_voc_splits", "read_voc", "write_voc"]
 
@@ -29,18 +28,11 @@ VOC_NAMES = (
 )  # fmt: skip
 """The twenty classes in the devkit's order."""
 
-SIDES = ("xmin", "ymin", "xmax", "ymax")
-
 NO_ANNOTATION, NO_IMAGE = "no annotation {}.xml", "no image {}.jpg"
 """What is said of one of a pair that is missing; `check` tells by it what `read_voc` has told already."""
 
 LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded flags", "part": "parts"}
 """Elements of an object that samples do not hold, and what they are called where they are counted."""
-
-SNAP = 1e-3
-"""Pixels from an integer within which a side is written as it: 113.9999 is 113 to readers that cut decimals off.
-Rounding YOLO's parts moves a side by 0.75 units of the last digit at most: with six digits this brings integers back
-from images up to 1,333 px, with the eight that `write_yolo` has from those up to 133,333 px."""
 
 
 def read_voc(
@@ -106,7 +98,7 @@ def write_voc(
     for sample, name, size in prepared:
         stem = Path(name).stem
         entries.append((f"JPEGImages/{name}", sample.path))
-        entries.append((f"Annotations/{stem}.xml", _to_xml(sample, name, size, dataset.names).encode()))
+        entries.append((f"Annotations/{stem}.xml", annotation_xml(sample, dataset.names, filename=name, size=size)))
     entries.append(("classes.txt", "".join(f"{name}\n" for name in dataset.names).encode()))
     stems = "".join(f"{Path(name).stem}\n" for _, name, _ in prepared)
     entries.append((f"ImageSets/Main/{split}.txt", stems.encode()))
@@ -262,20 +254,3 @@ def _parse_object(element: Element, where: str) -> Record:
 
 def _says_something(element: Element) -> bool:
     return len(element) > 0 or (element.text or "").strip().casefold() not in ("", "0", "unspecified")
-
-
-def _to_xml(sample: Sample, name: str, size: tuple[int, int], names: tuple[str, ...]) -> str:
-    height, width = size
-    lines = ["<annotation>", f"\t<filename>{escape(name)}</filename>"]
-    lines.append(f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>")
-    boxes, whole = sample.boxes, np.round(sample.boxes)
-    boxes = np.where(np.abs(boxes - whole) <= SNAP, whole, boxes)
-    rows = zip(boxes.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
-    for (left, top, right, bottom), label, difficult, crowd in rows:
-        corners = zip(SIDES, (left + 1, top + 1, right, bottom), strict=True)
-        numbers = "".join(f"<{side}>{repr(value).removesuffix('.0')}</{side}>" for side, value in corners)
-        lines += ["\t<object>", f"\t\t<name>{escape(names[label])}</name>"]
-        lines.append(f"\t\t<difficult>{int(difficult)}</difficult>")
-        lines += ["\t\t<crowd>1</crowd>"] if crowd else []
-        lines += [f"\t\t<bndbox>{numbers}</bndbox>", "\t</object>"]
-    return "\n".join([*lines, "</annotation>", ""])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DataError, ImageError
 from ..images import read_size
@@ -18,7 +19,7 @@ from .problems import Problem, Report, fail
 from .records import Record, build_sample
 from .sample import Dataset, Sample
 
-__all__ = ["YOLO_FILES", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
+__all__ = ["YOLO_FILES", "label_lines", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 """How the file that describes a dataset is called, in this order."""
@@ -90,15 +91,10 @@ def write_yolo(
     described |= {"names": dict(enumerate(dataset.names))}
     entries: list[Entry] = []
     for sample, name, (height, width) in prepared:
-        low, high = sample.boxes[:, :2] / [width, height], sample.boxes[:, 2:] / [width, height]
-        rows = np.concatenate([(low + high) / 2, high - low], axis=1)[~sample.crowd].tolist()
-        labels = sample.labels[~sample.crowd].tolist()
-        lines = [
-            f"{label} {' '.join(f'{part:.{DIGITS}f}' for part in row)}\n"
-            for label, row in zip(labels, rows, strict=True)
-        ]
+        kept = ~sample.crowd
+        lines = label_lines(sample.boxes[kept], sample.labels[kept], (height, width))
         entries.append((f"images/{split}/{name}", sample.path))
-        entries.append((f"labels/{split}/{Path(name).stem}.txt", "".join(lines).encode()))
+        entries.append((f"labels/{split}/{Path(name).stem}.txt", lines.encode()))
     text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
     write_files(root, [*entries, (index_file, text.encode())], placing, add, replace=[index_file])
     crowds = sum(int(sample.crowd.sum()) for sample, _, _ in prepared)
@@ -108,6 +104,21 @@ def write_yolo(
         "difficult flags lost": sum(int((sample.difficult & ~sample.crowd).sum()) for sample, _, _ in prepared),
         "crowd regions left out": crowds,
     }
+
+
+def label_lines(
+    boxes: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    size: tuple[int, int],
+    scores: NDArray[np.floating] | None = None,
+) -> str:
+    """Lines "class cx cy width height" of boxes (N, 4) in an image of (height, width); scores come last if given."""
+    height, width = size
+    fractions = boxes.astype(np.float64) / [width, height, width, height]
+    columns = [(fractions[:, :2] + fractions[:, 2:]) / 2, fractions[:, 2:] - fractions[:, :2]]
+    rows = np.concatenate(columns if scores is None else [*columns, scores[:, None]], axis=1).tolist()
+    lines = zip(labels.tolist(), rows, strict=True)
+    return "".join(f"{label} {' '.join(f'{part:.{DIGITS}f}' for part in row)}\n" for label, row in lines)
 
 
 def _open(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
