@@ -62,8 +62,7 @@ def test_exports_are_sorted_and_exist(module: str) -> None:
     assert [word for word in exported if not hasattr(found, word)] == []
 
 
-def test_exports_of_the_package_are_those_typed() -> None:
-    assert set(centerdet._HOMES) | {"CenterdetError", "__version__"} == set(centerdet.__all__)
+def test_public_names_of_the_package_are_listed_and_lead_somewhere() -> None:
     assert set(centerdet.__all__) <= set(dir(centerdet))
     with pytest.raises(AttributeError, match="no attribute 'Detectro'"):
         centerdet.Detectro  # noqa: B018
@@ -76,8 +75,8 @@ def test_long_files_argue_for_themselves() -> None:
     assert {file: length for file, length in lengths.items() if length > 120 and file.startswith("scripts/")} == {}
 
 
-def test_only_the_command_prints() -> None:
-    assert [at for file, at, node in nodes(PACKAGE) if called(node) == "print" and file != "centerdet/cli.py"] == []
+def test_nothing_prints_but_the_consoles_of_the_commands() -> None:
+    assert [at for _, at, node in nodes(PACKAGE) if called(node) == "print"] == []
 
 
 def test_only_images_opens_images() -> None:
@@ -124,7 +123,7 @@ def test_importing_only_defines() -> None:
             stores = isinstance(node, ast.Assign) and any("os.environ" in ast.unparse(goal) for goal in node.targets)
             if stores or switches.fullmatch(called(node)):
                 found.append(f"{name(path)}: {ast.unparse(node)}")
-    allowed = r"centerdet/data/augment\.py: os\.environ.*NO_ALBUMENTATIONS_UPDATE.*"
+    allowed = r"centerdet/training/augment\.py: os\.environ.*NO_ALBUMENTATIONS_UPDATE.*"
     assert [text for text in found if not re.fullmatch(allowed, text)] == []
 
 
@@ -136,6 +135,62 @@ def test_names_are_spelled_out() -> None:
         words = {getattr(node, field, None) for field in ("arg", "name")}
         words |= {node.id} if isinstance(node, ast.Name) else set()
         assert not words & short, at
+
+
+WORDS = {  # what stands in no name, message, comment or page, and what stands there instead
+    r"pictures?": "image",
+    r"(?-i:DataSets?)|data sets?": "dataset",
+    r"colour\w*": "color",
+    r"grey\w*": "gray",
+    r"cent(?:re[ds]?|ring)": "center",
+    r"(?:behavi|fav|hon|neighb)our\w*": "behavior, favor, honor, neighbor",
+    r"(?:cancel|equal|label|model|signal|travel)l(?:ed|ing)": "canceled, labeled, ...",
+    r"(?:general|initial|maxim|minim|\w*normal|optim|organ|parallel|priorit|quant|random|real|recogn|serial|special|summar"
+    r"|synchron|util|vector|visual)is(?:e[ds]?|ing|ations?)": "recognize, normalize, ...",
+    r"amongst|analyse[ds]?|catalogue|learnt|licence|whilst": "among, analyze, catalog, learned, license, while",
+    r"(?<!you )want(?:s|ed)?": "expected X, got Y",
+    r"said|says?|saying|speaks?|spoken|tell(?:s|ing)?|told": "print, report, return, describe",
+    r"held(?![- ]out)|its lot|wish(?:es|ed)?": "the noun that is meant",
+    r"not all there|whole or not at all": "incomplete, atomic",
+    r"again for more": "(repeatable)",
+    r"holds a training|nothing since beats": "already contains a training run, no improvement",
+    r"go(?:es|ing)? on|went on": "continue",
+    r"look(?:ed|s)? at (?:once|each)": "read",
+    r"nobody knows": "unknown",
+}
+NAMES = {
+    "away", "bell", "chance", "claim", "counted", "found", "held", "hit", "kept", "lot", "miss", "own", "said", "told",
+    "wish",
+}  # fmt: skip
+"""Names that say nothing: the thing has its own, such as detections, path, offset, kernel."""
+REWORDING: set[str] = set()
+"""Files that are still being reworded."""
+
+
+def find_banned(path: Path) -> list[str]:
+    """Every banned word and name in a file, with its place."""
+    banned = re.compile("|".join(rf"(?<![a-z])(?:{word})(?![a-z])" for word in WORDS), re.IGNORECASE)
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    places = [f"{name(path)}:{number}: {match[0]}" for number, line in lines for match in banned.finditer(line)]
+    for _, at, node in nodes([path] if path.suffix == ".py" else []):
+        kinds = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.FunctionDef: "name", ast.ClassDef: "name"}
+        word = getattr(node, kinds.get(type(node), ""), "")
+        if word in NAMES and not isinstance(getattr(node, "ctx", None), ast.Load):
+            places.append(f"{at}: {word}")
+    return places
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path, id=name(path), marks=pytest.mark.xfail(name(path) in REWORDING, reason="old words", strict=False)
+        )
+        for path in [*PACKAGE, *SCRIPTS, *(path for path in TEXTS if path.suffix == ".md")]
+    ],
+)
+def test_words_are_those_of_the_field(path: Path) -> None:
+    assert find_banned(path) == []
 
 
 def test_the_repository_speaks_of_itself_alone() -> None:

@@ -1,4 +1,4 @@
-"""What all commands print with: results on stdout, progress and errors on stderr, colors only on a terminal."""
+"""Consoles of all commands: results on stdout, progress and errors on stderr, colors only on a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 @contextmanager
-def bar(what: str, total: int, quiet: bool = False, *, text: bool = False) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on stderr, where that is a terminal: rich's `Progress` and the id of its one task.
+def bar(description: str, total: int, quiet: bool = False, *, text: bool = False) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on stderr if that is a terminal: rich's `Progress` and the id of its one task.
 
-    text: the number and the description alone, which then fit into 80 columns.
+    text: only the count and the description, so that a long description fits into 80 columns.
     """
-    words, number = TextColumn("{task.description}"), MofNCompleteColumn()
-    columns = (number, words) if text else (words, BarColumn(), number, TimeRemainingColumn())
+    label, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    columns = (count, label) if text else (label, BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:
-        yield progress, progress.add_task(what, total=total)
+        yield progress, progress.add_task(description, total=total)

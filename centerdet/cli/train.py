@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["follow", "train"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
-PANELS = {"data": "Data", "backbone": "Network", "epochs": "Schedule", "augment": "Augmentation", "validate": "Run"}
-"""The fields that begin a part of the help."""
-PRESET = "starting points for " + "; ".join(
+PANELS = {"data": "Data", "backbone": "Network", "epochs": "Schedule", "augment": "Augmentation", "val_every": "Run"}
+"""The first field of each section of the help."""
+PRESET = "defaults for " + "; ".join(
     f"{count:,} images ({name}): "
-    + (", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults shown here")
+    + (", ".join(f"{key} {value}" for key, value in values.items()) or "those shown here")
     for name, (count, values) in PRESETS.items()
 )
 
@@ -37,21 +37,25 @@ def train(
     ctx: typer.Context,
     preset: Annotated[
         Literal["small", "medium", "large", "auto"],
-        typer.Option(help=PRESET + ". auto: the nearest to yours. Options win over it", rich_help_panel="Schedule"),
+        typer.Option(
+            help=PRESET + ". auto: the nearest to the number of your images. Options override it",
+            rich_help_panel="Schedule",
+        ),
     ] = "medium",
-    resume: Annotated[bool, typer.Option("--resume", help="go on exactly from the newest state in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the newest checkpoint in --out")] = False,
     json_file: Annotated[
         str,
         typer.Option(
-            "--json", help="write what came out as JSON; '-': print it and nothing else", callback=in_a_folder
+            "--json", help="write the results as JSON; '-': print them and nothing else", callback=in_a_folder
         ),
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
     **options: Any,
 ) -> None:
-    """Train a detector on your own images; data in VOC, COCO or YOLO format.
+    """Train a detector on your own images.
 
-    Ctrl-C saves the state, says how to go on and exits with 130; a second one stops at once.
+    The dataset is in VOC, COCO or YOLO format. Ctrl-C saves a checkpoint, prints the command that continues the
+    training, and exits with 130; a second Ctrl-C stops at once.
     """
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name).name != "DEFAULT"}  # type: ignore[union-attr]
     try:
@@ -73,12 +77,12 @@ def train(
 def _describe(weights: Path) -> dict[str, Any]:
     from ..runtimes.weights import read_tensors
 
-    held = read_tensors(weights)[1]
-    return {"weights": str(weights), **{key: held.get(key) for key in ("step", "size", "names", "voc-area")}}
+    metadata = read_tensors(weights)[1]
+    return {"weights": str(weights), **{key: metadata.get(key) for key in ("step", "size", "names", "voc-area")}}
 
 
 def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> None:
-    """Train with a progress line on a terminal, or a line every 50 steps where there is none."""
+    """Train with a progress line on a terminal; elsewhere print a line every 50 steps. Ctrl-C raises `typer.Exit`."""
     from ..training.loop import train as run
 
     with bar("reading images", 1, quiet, text=True) as (progress, task):
@@ -102,32 +106,33 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
             run(config, resume=resume, progress=show, notice=notice)
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(_how_to_go_on(config), markup=False, soft_wrap=True)
+            errors.print(_how_to_continue(config), markup=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _how_to_go_on(config: TrainConfig) -> str:
+def _how_to_continue(config: TrainConfig) -> str:
     from ..training.checkpoints import find_states
 
     if not (states := find_states(config.out)):
-        return "stopped before the first state was saved"
-    kept = f"stopped; the training is kept in {states[-1]}"
-    if len(sys.argv) == 1:  # a program of its own, which knows no --resume
-        return kept
+        return "stopped before the first checkpoint"
+    saved = f"stopped; checkpoint: {states[-1]}"
+    if len(sys.argv) == 1:  # called from a script without arguments, which has no --resume
+        return saved
     program = Path(sys.argv[0])
     words = ["centerdet"] if program.stem in ("centerdet", "__main__") else ["python", str(program)]
     words += [*sys.argv[1:], *["--resume"] * ("--resume" not in sys.argv)]
-    return f"{kept}. To go on:\n{shlex.join(words)}"
+    return f"{saved}. To continue:\n{shlex.join(words)}"
 
 
 def _options() -> list[inspect.Parameter]:
-    """A keyword parameter for each field of the config, with its help, as typer reads them from a signature."""
+    """A keyword parameter with help for each field of the config: typer makes options of a signature."""
     hints = get_type_hints(TrainConfig, include_extras=True)
     parameters, panel = [], ""
     for field in fields(TrainConfig):
         kind, text = get_args(hints[field.name])
         default = inspect.Parameter.empty if field.default is MISSING else field.default
-        if get_origin(kind) is tuple and get_args(kind)[1] is ...:  # a row of any length: the option again and again
+        if get_origin(kind) is tuple and get_args(kind)[1] is ...:  # a tuple of any length: a repeatable option
+            text += " (repeatable)"
             kind, default = GenericAlias(list, get_args(kind)[:1]), list(getattr(TrainConfig, field.name))
         panel = PANELS.get(field.name, panel)
         option = typer.Option(*_flags(field.name, default), help=text, rich_help_panel=panel)
@@ -144,7 +149,7 @@ def _flags(name: str, default: object) -> tuple[str, ...]:
     return (f"{flag}/--no-{flag[2:]}",) if default is True else (flag,)
 
 
-_context, *_own = list(inspect.signature(train).parameters.values())[:-1]
+_context, *_fixed = list(inspect.signature(train).parameters.values())[:-1]
 train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_context, *_options(), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in _own)]
+    [_context, *_options(), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in _fixed)]
 )
