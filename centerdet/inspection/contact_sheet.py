@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..codec import encode
 from ..data.sample import Dataset
 from ..draw import color_of, draw_boxes, letters
-from ..errors import DataError
+from ..errors import CenterdetError, DataError
 from ..training.config import TrainConfig
-from ..training.loader import image_weights, training_loader
+from ..training.loader import Schedule, training_loader
 from ..training.loop import training_images
+from ..training.mixture import mix
 
 __all__ = ["draw_sheet"]
 
@@ -30,16 +30,17 @@ def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArra
     if not len(dataset):
         raise DataError("contact sheet: want a image that can be read, there is none")
     size, stride = config.sizes[-1], config.stride
+    mixture = mix([dataset], balance=config.balance)
+    images = training_images(mixture, replace(config, cache_images=False))
     [batch] = training_loader(
-        training_images(dataset, replace(config, keep=False)),
-        image_weights(dataset, config.balance), batch=count, seed=config.seed, first=0, last=1,
-        size_at=lambda _: size, mosaic_at=lambda _: config.mosaic, workers=0, pin=False,
-    )  # fmt: skip
-    targets = encode(*batch[1:], batch=count, num_classes=len(dataset.names), grid=size // stride, stride=stride)
+        images, mixture, Schedule(1, (size,)), batch=count, seed=config.seed, stride=stride, steps=range(1)
+    )
+    if isinstance(batch, CenterdetError):
+        raise batch
 
     sides = [GAP + number * (TILE + GAP) for number in (min(count, COLUMNS), -(-count // COLUMNS))]
     sheet = Image.new("RGB", (sides[0], HEAD + sides[1]), "white")
-    for number, (image, heatmap) in enumerate(zip(batch.images, targets.heatmap, strict=True)):
+    for number, (image, heatmap) in enumerate(zip(batch.images, batch.targets.heatmap, strict=True)):
         own = batch.image_index == number
         ignored, labels = batch.ignore[own].tolist(), batch.labels[own].tolist()
         tile = draw_boxes(

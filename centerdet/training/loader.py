@@ -1,13 +1,17 @@
-"""Batches for training: every step's images follow from (seed, step) alone.
+"""Batches for training: the images of every step follow from (seed, number of the draw) alone.
 
-So the stream is the same with any number of workers, and a run that is resumed at step k draws what it would have
-drawn. Batches: images (B, 3, S, S) uint8, objects of all images in a row (see `codec.encode`).
+So the stream is the same with any number of workers and processes, and a run that is resumed at step k draws what it
+would have drawn. Batches: images (B, 3, S, S) uint8 and their `codec.Targets`, made by the workers as well.
 """
 
-import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,17 +20,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from ..data.sample import Dataset, Sample
-from ..images import load
+from ..codec import Targets, encode
+from ..errors import CenterdetError
+from ..images import load, resize
 from .augment import Augment, Example
+from .mixture import Mixture
 
-__all__ = ["Batch", "TrainingImages", "image_weights", "training_loader"]
+__all__ = ["Batch", "Schedule", "TrainingImages", "training_loader"]
+
+SHARE_OF_MEMORY = 0.5  # of what is free, that cached images may take
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) uint8; boxes (M, 4) float32 px, labels (M,), ignore (M,) bool, image_index (M,) int64."""
+    """images (B, 3, S, S) uint8 and targets; what these were made of: boxes (M, 4) px, labels, ignore, image_index."""
 
     images: Tensor
+    targets: Targets
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
@@ -34,106 +43,167 @@ class Batch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """One training image to be made: which samples (one, or four for a mosaic), how large, from which seed."""
+    """One training image to be made: of which sample, how large, from which seed."""
 
-    samples: tuple[int, ...]
+    sample: int
     size: int
-    seed: tuple[int, ...]
+    seed: tuple[int, int]
 
 
-class TrainingImages(torch_data.Dataset[Example]):
-    """Samples as augmented training images, addressed by `Draw`.
+@dataclass(frozen=True)
+class Schedule:
+    """The input size of every step: each of `sizes` for an equal share of `steps`."""
+
+    steps: int
+    sizes: tuple[int, ...]
+
+    def size_at(self, step: int) -> int:
+        """px of the input's side."""
+        return self.sizes[min(step * len(self.sizes) // self.steps, len(self.sizes) - 1)]
+
+
+class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
+    """Samples as augmented training images, addressed by `Draw`; a broken image is returned as its error.
 
     Args:
-        keep_size: images are shrunk to this longer side (px) when read; with `keep`, they stay in memory so.
+        cache_size: images are shrunk to this longer side (px) when read, so those above it are interpolated twice.
+        cache: keep them in memory so, up to half of what is free; the others are read again for every draw.
+        progress: wraps the samples while they are read.
     """
 
-    def __init__(self, dataset: Dataset, augment: Augment, keep_size: int, keep: bool = True) -> None:
-        self.samples, self.augment, self.keep_size = dataset.samples, augment, keep_size
-        self.kept = [_read(sample, keep_size) for sample in dataset.samples] if keep else None
+    def __init__(
+        self,
+        mixture: Mixture,
+        augment: Augment,
+        cache_size: int,
+        cache: bool = True,
+        progress: Callable[[Iterable[Example]], Iterable[Example]] = iter,
+    ) -> None:
+        self.mixture, self.augment, self.cache_size = mixture, augment, cache_size
+        self.cached: list[Example] = []
+        if cache:
+            room = SHARE_OF_MEMORY * _free_memory()
+            with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+                for example in progress(pool.map(self._read, range(len(mixture.samples)))):
+                    room -= example.image.nbytes
+                    if room < 0:
+                        pool.shutdown(cancel_futures=True)
+                        break
+                    self.cached.append(example)
 
-    def __getitem__(self, draw: Draw) -> Example:
-        examples = [self.kept[i] if self.kept else _read(self.samples[i], self.keep_size) for i in draw.samples]
-        return self.augment(examples, draw.size, np.random.default_rng(draw.seed))
+    def __getitem__(self, draw: Draw) -> Example | CenterdetError:
+        try:
+            example = self.cached[draw.sample] if draw.sample < len(self.cached) else self._read(draw.sample)
+        except CenterdetError as error:  # from a worker, an exception would come with its whole traceback as its text
+            return error
+        return self.augment(example, draw.size, np.random.default_rng(draw.seed))
 
-
-def _read(sample: Sample, longest: int) -> Example:
-    image = load(sample.path)
-    scale = min(1.0, longest / max(image.shape[:2]))
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
-        scales = np.array([width / image.shape[1], height / image.shape[0]] * 2)
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    else:
-        scales = np.ones(4)
-    boxes = (sample.boxes * scales).astype(np.float32)
-    return Example(image, boxes, sample.labels, sample.difficult | sample.crowd)
-
-
-def image_weights(dataset: Dataset, balance: float) -> NDArray[np.float64]:
-    """How often each image is drawn, summing to 1: as its rarest class is rare, to the power of `balance`.
-
-    0 draws all alike; with 1 a class of a tenth of the images of the commonest weighs ten times. Images
-    without objects count as the commonest.
-    """
-    present = np.zeros((len(dataset), len(dataset.names)), bool)
-    for row, sample in zip(present, dataset.samples, strict=True):
-        row[sample.labels[~sample.difficult]] = True
-    images = present.sum(0)
-    rarity = (images.max(initial=1) / np.maximum(images, 1)) ** balance
-    weights = np.where(present, rarity, 1.0).max(1, initial=1.0)
-    return np.asarray(weights / weights.sum())
+    def _read(self, number: int) -> Example:
+        sample = self.mixture.samples[number]
+        image = load(sample.path)
+        height, width = image.shape[:2]
+        scale = min(1.0, self.cache_size / max(height, width))
+        new = max(1, round(width * scale)), max(1, round(height * scale))
+        boxes = sample.boxes * np.array([new[0] / width, new[1] / height] * 2)
+        ignore = sample.difficult | sample.crowd
+        return Example(
+            resize(image, *new), boxes.astype(np.float32), sample.labels, ignore, self.mixture.labeled[number]
+        )
 
 
 class _Steps(torch_data.Sampler[list[Draw]]):
-    """The draws of steps first … last - 1."""
+    """The draws of steps start_step … end_step - 1: of each step's, those that fall to this process."""
 
     def __init__(
         self,
         weights: NDArray[np.float64],
+        schedule: Schedule,
         batch: int,
         seed: int,
-        first: int,
-        last: int,
-        size_at: Callable[[int], int],
-        mosaic_at: Callable[[int], float],
+        steps: range,
+        rank: int,
+        world_size: int,
     ) -> None:
-        self.weights, self.batch, self.seed, self.first, self.last = weights, batch, seed, first, last
-        self.size_at, self.mosaic_at = size_at, mosaic_at
+        self.weights, self.schedule, self.batch, self.seed, self.steps = weights, schedule, batch, seed, steps
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.order = -1, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return len(self.steps)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return map(self.at, range(self.first, self.last))
+        return map(self.at, self.steps)
 
     def at(self, step: int) -> list[Draw]:
-        size, mosaic = self.size_at(step), self.mosaic_at(step)
-        draws = []
-        for number in range(step * self.batch, (step + 1) * self.batch):
-            rng = np.random.default_rng((self.seed, number, 1))
-            others = rng.choice(len(self.weights), 3, p=self.weights) if rng.random() < mosaic else ()
-            draws.append(Draw((self._sample(number), *map(int, others)), size, (self.seed, number)))
-        return draws
+        size, together = self.schedule.size_at(step), self.batch * self.world_size
+        numbers = range(step * together + self.rank, (step + 1) * together, self.world_size)
+        return [Draw(self._sample(number), size, (self.seed, number)) for number in numbers]
 
     def _sample(self, number: int) -> int:
-        """The image of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled."""
-        count = len(self.weights)
-        epoch, place = divmod(number, count)
-        if getattr(self, "_epoch", None) != epoch:
+        """The image of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled.
+
+        N equidistant points are looked up in the weights' cumulative sum, in a random order of the images: an image
+        of weight w is drawn floor(w * N) or ceil(w * N) times in an epoch of N draws.
+        """
+        epoch, place = divmod(number, len(self.weights))
+        if epoch != self.epoch:
             rng = np.random.default_rng((self.seed, epoch, 2))
-            points = (np.arange(count) + rng.random()) / count
-            order = rng.permutation(count)
-            picked = order[np.searchsorted(np.cumsum(self.weights[order]), points).clip(max=count - 1)]
-            self._epoch, self._order = epoch, rng.permutation(picked)
-        return int(self._order[place])
+            points = (np.arange(len(self.weights)) + rng.random()) / len(self.weights)
+            order = rng.permutation(len(self.weights))
+            drawn = order[np.searchsorted(np.cumsum(self.weights[order]), points).clip(max=len(order) - 1)]
+            self.epoch, self.order = epoch, rng.permutation(drawn)
+        return int(self.order[place])
 
 
-def _collate(examples: list[Example]) -> Batch:
-    images = torch.from_numpy(np.stack([example.image for example in examples])).permute(0, 3, 1, 2)
-    rows = [torch.from_numpy(np.concatenate([example[field] for example in examples])) for field in (1, 2, 3)]
-    image_index = torch.repeat_interleave(torch.arange(len(examples)), torch.tensor([len(e.boxes) for e in examples]))
-    return Batch(images, rows[0], rows[1], rows[2], image_index)
+class _Collate:
+    """Examples to a `Batch`; the first error among them instead."""
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+
+    def __call__(self, examples: Sequence[Example | CenterdetError]) -> Batch | CenterdetError:
+        if broken := [one for one in examples if isinstance(one, CenterdetError)]:
+            return broken[0]
+        good = [one for one in examples if isinstance(one, Example)]
+        images = torch.from_numpy(np.stack([example.image for example in good])).permute(0, 3, 1, 2)
+        boxes, labels, ignore = (torch.from_numpy(np.concatenate([one[field] for one in good])) for field in (1, 2, 3))
+        image_index = torch.repeat_interleave(torch.arange(len(good)), torch.tensor([len(one.boxes) for one in good]))
+        labeled = torch.from_numpy(np.stack([example.labeled for example in good]))
+        targets = encode(
+            boxes, labels, ignore, image_index, batch=len(good), num_classes=labeled.shape[1],
+            grid=images.shape[-1] // self.stride, stride=self.stride, labeled=labeled,
+        )  # fmt: skip
+        return Batch(images, targets, boxes, labels, ignore, image_index)
+
+
+def training_loader(
+    images: TrainingImages,
+    mixture: Mixture,
+    schedule: Schedule,
+    *,
+    batch: int,
+    seed: int,
+    stride: int,
+    steps: range,
+    workers: int = 0,
+    pin: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> torch_data.DataLoader[Any]:
+    """A `Batch`, or the error of a broken image, for each of the steps.
+
+    Each of `world_size` processes gets `batch` images a step.
+    """
+    return torch_data.DataLoader(
+        images,
+        batch_sampler=_Steps(mixture.weights, schedule, batch, seed, steps, rank, world_size),
+        collate_fn=_Collate(stride),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+        # On Linux forked workers share the cached images; elsewhere forking is unsafe beside other threads.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
 
 
 def _start_worker(_number: int) -> None:
@@ -142,27 +212,8 @@ def _start_worker(_number: int) -> None:
     cv2.setNumThreads(0)
 
 
-def training_loader(
-    images: TrainingImages,
-    weights: NDArray[np.float64],
-    *,
-    batch: int,
-    seed: int,
-    first: int,
-    last: int,
-    size_at: Callable[[int], int],
-    mosaic_at: Callable[[int], float],
-    workers: int,
-    pin: bool,
-) -> torch_data.DataLoader[Example]:
-    """Batches of steps first … last - 1."""
-    fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
-    return torch_data.DataLoader(
-        images,
-        batch_sampler=_Steps(weights, batch, seed, first, last, size_at, mosaic_at),
-        collate_fn=_collate,
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=_start_worker,
-        multiprocessing_context="fork" if fork else None,  # workers share the kept images
-    )
+def _free_memory() -> int:
+    """Bytes that can be taken without swapping; a guess of 4 GB where the system does not tell."""
+    file = Path("/proc/meminfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 4 << 30)

@@ -1,39 +1,45 @@
-"""Training: one loop, readable from top to bottom; its knobs are in `TrainConfig`.
+"""Training: one loop, readable from top to bottom; its options are in `TrainConfig`.
 
-Everything random follows from (seed, step), so a run that is resumed goes on exactly as if it had not stopped.
+Everything random follows from (seed, step), so a run that is resumed continues exactly as if it had not stopped. Losses
+are read every ten steps: reading a number makes a GPU wait.
 """
 
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..codec import encode
 from ..data.formats import keep_classes, read_dataset
 from ..data.sample import Dataset
 from ..detector import Detector, find_device, weights_path
 from ..errors import CenterdetError, ConfigError, WeightsError
-from ..evaluation.evaluation import evaluate
+from ..evaluation.evaluation import Evaluation, evaluate
 from ..models import Network, Outputs
 from ..runtimes.weights import read_tensors
 from ..text import plural
-from .augment import Augment
-from .checkpoints import Interrupt, find_states, load_state, save_state
+from .augment import Augment, Example
+from .checkpoints import RunState, list_checkpoints, load_checkpoint, save_checkpoint
 from .config import TrainConfig
-from .loader import TrainingImages, image_weights, training_loader
+from .interrupt import Interrupt
+from .loader import Schedule, TrainingImages, training_loader
 from .losses import detection_loss
-from .progress import Progress, cut_log, find_tensorboard, write_log, write_tensorboard
+from .mixture import Mixture, parse_source, read_mixture
+from .process import training_process
+from .progress import Progress, cut_log, write_log
+from .tensorboard import find_tensorboard, write_tensorboard
 
 __all__ = ["Progress", "TrainConfig", "train", "training_images"]
+
+READ_EVERY = 10  # steps
 
 
 def train(
@@ -43,155 +49,233 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], object] = warnings.warn,
 ) -> Detector:
-    """Train, validate, keep the best; the detector with the final averaged weights.
+    """Train, validate, keep the best; return the detector with the final averaged weights.
 
     The folder `out` receives `log.csv`, `best.safetensors` (by voc-area on the validation splits), `final.safetensors`
-    and training states. Ctrl-C ends the step, saves a state and raises KeyboardInterrupt; a second one stops at once.
+    and checkpoints. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
 
     Args:
-        resume: go on from the newest whole state; an error where there is none.
-        progress: called after every step. notice: called with what the user should know, such as a damaged state.
+        resume: continue from the newest complete checkpoint; an error where there is none.
+        progress: called every ten steps and after each validation. notice: called with what the user should know.
     """
     out = Path(config.out)
-    if find_states(out) and not resume:
-        raise ConfigError(f"out: {out} holds a training already: resume it (--resume), or name another folder (--out)")
-    writer = find_tensorboard() if config.tensorboard else None
+    if list_checkpoints(out) and not resume:
+        raise ConfigError(f"out: {out} already contains a training run; pass --resume to continue it, or another --out")
+    find_tensorboard() if config.tensorboard else None
+    try:
+        with training_process(config.seed, config.threads):
+            return _train(config, out, resume, progress, notice)
+    except torch.OutOfMemoryError as error:
+        raise CenterdetError(
+            f"batch {config.batch} of {max(config.sizes)} px does not fit in the GPU's memory: lower batch, sizes or "
+            f"channels ({str(error).partition('.')[0]})"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise CenterdetError(
+            f"a process that prepares images died, perhaps for lack of memory: lower workers ({error})"
+        ) from error
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    resume: bool,
+    progress: Callable[[Progress], None] | None,
+    notice: Callable[[str], object],
+) -> Detector:
     device = find_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
-    # data
-    sets = [read_dataset(config.data, config.train)]
-    if config.val:
-        sets.append(read_dataset(config.data, config.val, names=None if config.names else sets[0].names))
-    sets = keep_classes(sets, config.names)
-    dataset, val = sets[0], sets[1] if config.val else None
-    for splits, data in zip((config.train, config.val), sets, strict=False):
-        if data.left_out:
-            others = ", ".join(f"{plural(number, 'object')} of {name}" for name, number in data.left_out.items())
-            notice(f"{' + '.join(splits)}: not among names, so background: {others}")
-    images = training_images(dataset, config)
-    steps = max(1, round(config.epochs * len(dataset) / config.batch))
-
-    def size_at(step: int) -> int:
-        return config.sizes[min(step * len(config.sizes) // steps, len(config.sizes) - 1)]
-
-    def mosaic_at(step: int) -> float:
-        full = config.augment == "full" and step < steps * (1 - config.plain_end)
-        return config.mosaic if full else 0.0
-
-    # model
-    torch.manual_seed(config.seed)
-    weights = None if config.start or config.backbone_weights == "none" else config.backbone_weights
-    network = Network(len(dataset.names), **config.model, weights=weights)
-    if config.start:
-        _start_from(network, weights_path(config.start), dataset.names)
-    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    # What is quick to check comes first: annotations, then the network, then the images.
+    mixture = read_mixture(
+        config.data, config.train, config.names, shares=config.shares, balance=config.balance, notice=notice
+    )
+    val = _validation_set(config, mixture)
+    network = _build_network(config, mixture.names, notice).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     averaged = AveragedModel(network, use_buffers=True)
+    averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
     optimizer = _optimizer(network, config)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    first, best, waited = 0, -1.0, 0
-    if resume:
-        first, best, waited = load_state(config, network, averaged, optimizer, notice)
-    out.mkdir(parents=True, exist_ok=True)
-    cut_log(out / "log.csv", first)
-    stopped = config.patience > 0 and waited >= config.patience
+    peak_rates = [group["lr"] for group in optimizer.param_groups]
+    state = load_checkpoint(config, network, averaged, optimizer, notice) if resume else RunState()
+    images = training_images(mixture, config)
 
+    steps = max(1, round(config.epochs * len(mixture.samples) / config.batch))
+    schedule = Schedule(steps, config.sizes)
+    val_every = max(1, round(config.val_every * len(mixture.samples) / config.batch))
+    patient = not config.patience or state.validations_without_improvement < config.patience
     loader = training_loader(
-        images, image_weights(dataset, config.balance), batch=config.batch, seed=config.seed,
-        first=first, last=first if stopped else steps,
-        size_at=size_at, mosaic_at=mosaic_at, workers=config.workers, pin=device.type == "cuda",
+        images, mixture, schedule, batch=config.batch, seed=config.seed, stride=config.stride,
+        steps=range(state.step, steps if patient else state.step), workers=config.workers, pin=device.type == "cuda",
     )  # fmt: skip
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    between = max(1, round(config.validate * len(dataset) / config.batch))
-    work = [0, *accumulate(size_at(step) ** 2 for step in range(steps))]  # of the steps before: it grows as pixels do
-    board = writer(str(out / "tensorboard"), purge_step=first + 1) if writer else None
-    done, clock = first, time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    cut_log(out / "log.csv", state.step)
+    meter = _Meter(state.step, schedule, config.batch, len(mixture.samples))
+    writer = find_tensorboard()(str(out / "tensorboard"), purge_step=state.step + 1) if config.tensorboard else None
 
-    with Interrupt(notice) as interrupt, board or nullcontext(), _flush_denormals():
-        for step, batch in enumerate(loader, first):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+    with Interrupt(notice) as interrupt, writer or nullcontext():
+        for step, batch in enumerate(loader, state.step):
+            if isinstance(batch, CenterdetError):
+                raise batch
+            for group, peak in zip(optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak * _rate(step, steps, config.warmup)
-            tensors = [tensor.to(device, non_blocking=True) for tensor in batch]
-            size = size_at(step)
-            with torch.no_grad():
-                targets = encode(
-                    *tensors[1:],
-                    batch=config.batch,
-                    num_classes=len(dataset.names),
-                    grid=size // config.stride,
-                    stride=config.stride,
-                )
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                outputs: Outputs = network(tensors[0])
+            targets = type(batch.targets)(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16):
+                outputs: Outputs = network(batch.images.to(device, non_blocking=True))
             heatmap, box = detection_loss(outputs.heatmap, outputs.distances, targets, config.stride)
-            loss = heatmap + box
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-            if not torch.isfinite(loss + norm):
-                shown = {str(dataset.samples[i].path) for draw in loader.batch_sampler.at(step) for i in draw.samples}  # type: ignore[union-attr]
-                raise CenterdetError(
-                    f"step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}: lower lr, or look at "
-                    f"this step's images: {', '.join(sorted(shown))}"
-                )
+            (heatmap + box).backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip or math.inf)
             optimizer.step()
             # Early weights are far from the final ones: the average forgets faster while it is young.
             averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
             averaged.update_parameters(network)
+            meter.add(heatmap, box, norm)
 
-            done, validation = step + 1, None
-            if val is not None and (done % between == 0 or done == steps):
-                detector = _detector(averaged, config, dataset.names, size, device)
-                validation = evaluate(detector, val, progress=interrupt.tell)
-                waited += 1
-                if validation.voc.mean_ap > best:
-                    best, waited = validation.voc.mean_ap, 0
-                    detector.save(out / "best.safetensors", config=asdict(config), step=done, **{"voc-area": best})
-            passed = time.perf_counter() - clock
-            now = Progress(
-                done, steps, done * config.batch / len(dataset), size,
-                heatmap.item(), box.item(), optimizer.param_groups[-1]["lr"],
-                images_per_second=(done - first) * config.batch / passed,
-                eta=passed * (work[steps] - work[done]) / (work[done] - work[first]),
-                validation=validation,
-            )  # fmt: skip
-            if done % 10 == 0 or validation or done == steps:
-                write_log(out / "log.csv", now)
-                if board:
-                    write_tensorboard(board, now)
-            stopping = interrupt.pressed and done < steps
-            if done % config.save == 0 or validation or done == steps or stopping:
-                save_state(config, network, averaged, optimizer, done, best, waited)
-            if progress:
-                progress(now)
-            if config.patience and waited >= config.patience:
-                if done < steps:
-                    notice(f"stopped early at step {done} of {steps}: nothing since beats best.safetensors (patience)")
+            state, validation = replace(state, step=step + 1), None
+            last = state.step == steps
+            if val is not None and (state.step % val_every == 0 or last):
+                detector = _detector(averaged, config, mixture.names, device)
+                validation = evaluate(detector, val, progress=interrupt.announce)
+                state = replace(state, validations_without_improvement=state.validations_without_improvement + 1)
+                if validation.voc.mean_ap > state.best:
+                    state = replace(state, best=validation.voc.mean_ap, validations_without_improvement=0)
+                    fields = {"config": asdict(config), "step": state.step, "voc-area": state.best}
+                    detector.save(out / "best.safetensors", **fields)
+            stopping = interrupt.pressed and not last
+            saving = state.step % config.checkpoint_every == 0 or validation is not None or last or stopping
+            if state.step % READ_EVERY == 0 or saving:
+                now = meter.read(state.step, optimizer.param_groups[-1]["lr"], validation)
+                if bad := meter.first_not_finite(state.step):
+                    draws = loader.batch_sampler.at(bad[0])  # type: ignore[union-attr]
+                    paths = ", ".join(sorted({str(mixture.samples[draw.sample].path) for draw in draws}))
+                    raise CenterdetError(
+                        f"step {bad[0]}: the losses and the gradient's norm are {bad[1]}: lower lr, or look at this "
+                        f"step's images: {paths}"
+                    )
+                if state.step % READ_EVERY == 0 or validation or last:
+                    write_log(out / "log.csv", now)
+                    if writer:
+                        write_tensorboard(writer, now)
+                if saving:
+                    save_checkpoint(config, network, averaged, optimizer, state)
+                if progress:
+                    progress(now)
+            if config.patience and state.validations_without_improvement >= config.patience:
+                if not last:
+                    notice(f"early stopping at step {state.step}/{steps}: no improvement in `patience` validations")
                 break
             if stopping:
                 raise KeyboardInterrupt
 
-    detector = _detector(averaged, config, dataset.names, size_at(done - 1), device)
-    detector.save(out / "final.safetensors", config=asdict(config), step=done)
+    detector = _detector(averaged, config, mixture.names, device)
+    detector.save(out / "final.safetensors", config=asdict(config), step=state.step)
     return detector
 
 
-@contextmanager
-def _flush_denormals() -> Iterator[None]:
-    """Numbers too small to matter are slow on a CPU; while training, they are 0."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+class _Meter:
+    """Losses since they were last read, and the speed of the run."""
+
+    def __init__(self, first: int, schedule: Schedule, batch: int, images: int) -> None:
+        self.first, self.schedule, self.batch, self.images = first, schedule, batch, images
+        # Pixels of the steps before each one: time grows as they do.
+        self.pixels = [0, *accumulate(schedule.size_at(step) ** 2 for step in range(schedule.steps))]
+        self.unread: list[Tensor] = []
+        self.losses: list[list[float]] = []
+        self.start = time.perf_counter()
+
+    def add(self, heatmap: Tensor, box: Tensor, norm: Tensor) -> None:
+        self.unread.append(torch.stack([heatmap.detach(), box.detach(), norm.detach()]))
+
+    def read(self, done: int, lr: float, validation: Evaluation | None) -> Progress:
+        """Where the run stands after `done` steps, with the losses of the last one."""
+        self.losses, self.unread = torch.stack(self.unread).tolist(), []
+        seconds = time.perf_counter() - self.start
+        heatmap, box, _ = self.losses[-1]
+        return Progress(
+            done, self.schedule.steps, done * self.batch / self.images, self.schedule.size_at(done - 1),
+            heatmap, box, lr,
+            images_per_second=(done - self.first) * self.batch / seconds,
+            eta=seconds * (self.pixels[-1] - self.pixels[done]) / (self.pixels[done] - self.pixels[self.first]),
+            validation=validation,
+        )  # fmt: skip
+
+    def first_not_finite(self, done: int) -> tuple[int, list[float]] | None:
+        """The first step just read whose losses or gradient are not finite, and these numbers."""
+        bad = (number for number, row in enumerate(self.losses) if not all(map(math.isfinite, row)))
+        return next(((done - len(self.losses) + number, self.losses[number]) for number in bad), None)
 
 
-def training_images(dataset: Dataset, config: TrainConfig) -> TrainingImages:
-    """The dataset's images as training augments them."""
+def training_images(
+    mixture: Mixture,
+    config: TrainConfig,
+    progress: Callable[[Iterable[Example]], Iterable[Example]] = iter,
+) -> TrainingImages:
+    """The images as training augments them."""
     full = config.augment == "full"
     augment = Augment(config.zoom, config.aspect, config.color) if full else Augment((1, 1), 1, 0, flip=False)
-    return TrainingImages(dataset, augment, keep_size=max(config.sizes) * 5 // 4, keep=config.keep)
+    return TrainingImages(mixture, augment, max(config.sizes) * 5 // 4, config.cache_images, progress)
+
+
+def _validation_set(config: TrainConfig, mixture: Mixture) -> Dataset | None:
+    """The validation splits of the first dataset, with the classes that are trained."""
+    if not config.val:
+        return None
+    path, _ = parse_source(config.data[0], config.train)
+    dataset = read_dataset(path, config.val, names=None if config.names else mixture.names)
+    [kept] = keep_classes([dataset], mixture.names)
+    return kept
+
+
+def _build_network(config: TrainConfig, names: Sequence[str], notice: Callable[[str], object]) -> Network:
+    """The network with the weights that the config names; reports what a local file gave."""
+    weights = None if config.init_from or config.backbone_weights == "none" else config.backbone_weights
+    network = Network(len(names), **config.model, weights=weights)
+    if weights not in (None, "imagenet", "download") and (report := network.load_report):
+        notice(
+            f"{weights}: {plural(len(report.loaded), 'key')} loaded, {len(report.missing)} missing"
+            f"{_examples(report.missing)}, {len(report.unexpected)} unexpected{_examples(report.unexpected)}"
+        )
+    if config.init_from:
+        _load_detector(network, weights_path(config.init_from), names)
+    return network
+
+
+def _examples(keys: Sequence[str]) -> str:
+    return f" ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" if keys else ""
+
+
+def _load_detector(network: Network, path: Path, names: Sequence[str]) -> None:
+    """Take a detector's weights; where the classes differ, its class outputs are initialized anew."""
+    tensors, fields = read_tensors(path)
+    expected = network.state_dict()
+    if list(fields.get("names", ())) != list(names):
+        last = f"heatmap_head.{len(network.heatmap_head) - 1}."
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
+        expected = {key: value for key, value in expected.items() if not key.startswith(last)}
+    wrong = [
+        key
+        for key in expected.keys() | tensors.keys()
+        if key not in expected or key not in tensors or expected[key].shape != tensors[key].shape
+    ]
+    if wrong:
+        raise WeightsError(f"{path}: made for another network: {len(wrong)} tensors do not fit, such as {min(wrong)}")
+    network.load_state_dict(tensors, strict=False)
+
+
+def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
+    """Two rates, and weight decay for convolution weights alone."""
+    groups: list[dict[str, Any]] = []
+    backbone = {id(parameter) for parameter in network.backbone.parameters()}
+    for in_backbone, lr in ((True, config.backbone_lr), (False, config.lr)):
+        chosen = [p for p in network.parameters() if p.requires_grad and (id(p) in backbone) == in_backbone]
+        groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": lr, "weight_decay": config.weight_decay})
+        groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(groups, fused=True)
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:
@@ -202,41 +286,14 @@ def _rate(step: int, steps: int, warmup: int) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
-def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
-    """Two rates, and weight decay for convolution weights alone."""
-    groups: list[dict[str, Any]] = []
-    inner = {id(parameter) for parameter in network.backbone.parameters()}
-    for is_inner, lr in ((True, config.backbone_lr), (False, config.lr)):
-        chosen = [p for p in network.parameters() if p.requires_grad and (id(p) in inner) == is_inner]
-        groups.append({"params": [p for p in chosen if p.ndim > 1], "lr": lr, "weight_decay": config.weight_decay})
-        groups.append({"params": [p for p in chosen if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
-    groups = [group for group in groups if group["params"]]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    return (torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)(groups, fused=True)
-
-
-def _start_from(network: Network, path: Path, names: Sequence[str]) -> None:
-    """Take a detector's weights; where the classes differ, its class outputs start anew."""
-    tensors, held = read_tensors(path)
-    own = network.state_dict()
-    if list(held.get("names", ())) != list(names):
-        last = f"heatmap_head.{len(network.heatmap_head) - 1}."
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
-        own = {key: value for key, value in own.items() if not key.startswith(last)}
-    wrong = [
-        key
-        for key in own.keys() | tensors.keys()
-        if key not in own or key not in tensors or own[key].shape != tensors[key].shape
-    ]
-    if wrong:
-        raise WeightsError(f"{path}: made for another network: {len(wrong)} tensors do not fit, such as {min(wrong)}")
-    network.load_state_dict(tensors, strict=False)
-
-
-def _detector(
-    averaged: AveragedModel, config: TrainConfig, names: Sequence[str], size: int, device: torch.device
-) -> Detector:
+def _detector(averaged: AveragedModel, config: TrainConfig, names: Sequence[str], device: torch.device) -> Detector:
+    """The averaged weights as they are written, in half precision, at the final input size."""
     network = Network(len(names), **config.model)
-    network.load_state_dict(averaged.module.state_dict())
-    return Detector(network, names, size, device=device)
+    state = averaged.module.state_dict()
+    network.load_state_dict({key: _half(value) for key, value in state.items()})
+    return Detector(network, names, config.sizes[-1], device=device)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """The number that a weights file keeps."""
+    return tensor.half().float() if tensor.is_floating_point() else tensor

@@ -1,0 +1,124 @@
+"""Several datasets as one training set: union of classes, what is labeled where, and how often each image is drawn.
+
+Datasets may label different classes. On an image, a class that its dataset does not label is neither object nor
+background. The nearest relative elsewhere is the federated loss of LVIS (Gupta et al. 2019).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.formats import keep_classes, read_dataset
+from ..data.sample import Dataset, Sample
+from ..errors import ConfigError
+from ..text import plural
+from .config import PRESETS
+
+__all__ = ["Mixture", "choose_preset", "mix", "parse_source", "read_mixture"]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The images to train on.
+
+    samples: N, their labels index names. labeled: (N, C) bool, the classes that are annotated on each image.
+    weights: (N,) how often each is drawn, with a sum of 1.
+    """
+
+    samples: Sequence[Sample]
+    names: tuple[str, ...]
+    labeled: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+
+def parse_source(text: str, splits: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """PATH or PATH=SPLIT,SPLIT as the path and its splits, by default `splits`."""
+    path, sign, named = text.rpartition("=")
+    if not sign or Path(text).exists():
+        return text, tuple(splits)
+    return path, tuple(one for one in named.split(",") if one)
+
+
+def read_mixture(
+    sources: Sequence[str],
+    splits: Sequence[str],
+    names: Sequence[str] = (),
+    *,
+    shares: Sequence[float] = (),
+    balance: float = 0.0,
+    notice: Callable[[str], object],
+) -> Mixture:
+    """Read datasets, each PATH or PATH=SPLIT,SPLIT, and `mix` them; `notice` is told what a user should know."""
+    parsed = [parse_source(source, splits) for source in sources]
+    places = [(Path(path).resolve(), split) for path, chosen in parsed for split in chosen]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise ConfigError(f"data: expected each dataset and split once, got {twice[0]} ({twice[1]}) twice")
+    datasets = [read_dataset(path, chosen) for path, chosen in parsed]
+    for path, dataset in zip(sources, datasets, strict=True):
+        if not len(dataset):
+            raise ConfigError(f"data: expected at least one image, got none in {path}")
+    mixture = mix(datasets, names, shares=shares, balance=balance)
+    kept = keep_classes(datasets, mixture.names)
+    for source, (_, chosen), dataset in zip(sources, parsed, kept, strict=True):
+        if dataset.left_out:
+            others = ", ".join(f"{name} ({plural(number, 'object')})" for name, number in dataset.left_out.items())
+            where = " + ".join(chosen) if len(sources) == 1 else source
+            notice(f"{where}: classes not in `names` are treated as background: {others}")
+    for first, second in pairwise(datasets):
+        if not set(first.names) & set(second.names):
+            notice(f"data: datasets without a common class: {list(first.names)} and {list(second.names)}")
+    folded: dict[str, str] = {}
+    for name in dict.fromkeys(name for dataset in datasets for name in dataset.names):
+        other = folded.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            notice(f"names: {other!r} and {name!r} are two classes; rename one if they are meant to be the same")
+    return mixture
+
+
+def mix(
+    datasets: Sequence[Dataset], names: Sequence[str] = (), *, shares: Sequence[float] = (), balance: float = 0.0
+) -> Mixture:
+    """One training set of several datasets.
+
+    Args:
+        names: the classes in their order; else all, in order of appearance.
+        shares: how much of the draws each dataset gets, in any unit; else as it has images.
+        balance: 0 draws the images of a dataset alike; with 1 an image whose rarest class is on a tenth as many images
+            as the commonest is drawn ten times as often. Frequencies are counted on images where the class is labeled.
+    """
+    names = tuple(names) or tuple(dict.fromkeys(name for dataset in datasets for name in dataset.names))
+    kept = keep_classes(datasets, names)
+    samples = [sample for dataset in kept for sample in dataset.samples]
+    source = np.repeat(np.arange(len(kept)), [len(dataset) for dataset in kept])
+    labeled = np.array([[name in dataset.names for name in names] for dataset in datasets])[source]
+    if not labeled.any(1).all():
+        lacking = datasets[int(source[labeled.any(1).argmin()])]
+        raise ConfigError(
+            f"data: a dataset has none of the classes {list(names)}; its classes are {list(lacking.names)}"
+        )
+    share = np.bincount(source).astype(float)
+    if shares:
+        if len(shares) != len(datasets) or min(shares) < 0 or not 0 < sum(shares) < np.inf:
+            expected = f"{plural(len(datasets), 'number')} of 0 or more, one for each dataset"
+            raise ConfigError(f"shares: expected {expected}, got {list(shares)}")
+        share = np.asarray(shares, float)
+
+    present = np.zeros_like(labeled)
+    for row, sample in zip(present, samples, strict=True):
+        row[sample.labels[~(sample.difficult | sample.crowd)]] = True
+    frequency = present.sum(0) / np.maximum(labeled.sum(0), 1)
+    rarity = (frequency.max(initial=0) / np.where(frequency > 0, frequency, np.inf)) ** balance
+    weights = np.where(present, rarity, 1.0).max(1, initial=1.0)
+    weights *= (share / share.sum() / np.bincount(source, weights))[source]
+    return Mixture(samples, names, labeled, weights / weights.sum())
+
+
+def choose_preset(sources: Sequence[str], splits: Sequence[str]) -> str:
+    """The preset made for about as many images as these datasets have."""
+    count = sum(len(read_dataset(*parse_source(source, splits))) for source in sources)
+    return min(PRESETS, key=lambda name: abs(math.log(max(1, count) / PRESETS[name][0])))
