@@ -1,11 +1,12 @@
 """Evaluate weights on VOC splits for a model card: python scripts/evaluate_voc.py voc --data VOCdevkit
 
 Prints a Markdown table of AP per class in both protocols with 95 % bootstrap intervals over images, and AP by size.
-`--log` draws the losses of training logs as a image.
+`--log` draws the losses of training logs.
 """
 
 import csv
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import typer
@@ -18,8 +19,8 @@ from centerdet.data.voc import read_voc
 def main(
     weights: str,
     data: Annotated[Path, typer.Option(help="VOCdevkit folder")],
-    split: Annotated[list[str], typer.Option(help="split; again for more")] = ["2007:val"],  # noqa: B006
-    log: Annotated[list[Path] | None, typer.Option(help="log.csv of the phases, in their order")] = None,
+    split: Annotated[list[str], typer.Option(help="split (repeatable)")] = ["2007:val"],  # noqa: B006
+    log: Annotated[list[Path] | None, typer.Option(help="log.csv of a phase, in their order (repeatable)")] = None,
     curve: Annotated[Path, typer.Option(help="image to draw the logs into")] = Path("learning_curve.png"),
 ) -> None:
     """Print a model card's table."""
@@ -33,8 +34,8 @@ def main(
     columns = [intervals.ap, intervals.ap_11pt], [intervals.mean_ap, intervals.mean_ap_11pt]
     for row, (name, count, *numbers) in enumerate(result.rows()):
         cells = []
-        for number, single, mean in zip(numbers, *columns, strict=True):
-            low, high = (mean.low, mean.high) if name == "mean" else (single.low[row], single.high[row])
+        for number, single, overall in zip(numbers, *columns, strict=True):
+            low, high = (overall.low, overall.high) if name == "mean" else (single.low[row], single.high[row])
             cells.append(f"{number:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})")
         print(f"| {name} | {count} | {' | '.join(cells)} |")
     print(f"\nAP by size: {result.by_size().to_dict()}")
@@ -51,14 +52,10 @@ def _draw(logs: list[Path], out: Path) -> None:
     for path in logs:
         rows = list(csv.DictReader(path.read_text().splitlines()))
         steps = [start + int(row["step"]) for row in rows]
-        for name in ("heatmap_loss", "box_loss"):
-            values = [float(row[name]) for row in rows]
-            smooth = [
-                sum(values[max(0, i - 9) : i + 1]) / len(values[max(0, i - 9) : i + 1]) for i in range(len(values))
-            ]
-            axes.plot(
-                steps, smooth, color={"heatmap_loss": "C0", "box_loss": "C1"}[name], label=name if not start else None
-            )
+        for color, name in (("C0", "heatmap_loss"), ("C1", "box_loss")):
+            losses = [float(row[name]) for row in rows]
+            means = [mean(losses[max(0, end - 10) : end]) for end in range(1, len(losses) + 1)]
+            axes.plot(steps, means, color=color, label=None if start else name)
         start = steps[-1]
         axes.axvline(start, color="0.8", linewidth=0.8)
     axes.set(xlabel="step", ylabel="loss (mean of 10 lines of the log)", ylim=(0, None))

@@ -1,7 +1,7 @@
 """Turn ImageNet weights into one safetensors file: python scripts/prepare_backbone.py efficientnet_lite0 OUT
 
-The file can be given as `--backbone-weights` on a machine that has neither the package nor a network. With
-`--download` torchvision's hash-checked loader may fetch weights that are not on this machine.
+The file serves as `--backbone-weights` on a machine that has neither the package with the weights nor a network. With
+`--download`, torchvision's hash-checked loader may fetch weights that are not on this machine.
 """
 
 from pathlib import Path

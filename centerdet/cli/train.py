@@ -111,11 +111,11 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
 
 
 def _how_to_continue(config: TrainConfig) -> str:
-    from ..training.checkpoints import find_states
+    from ..training.checkpoints import list_checkpoints
 
-    if not (states := find_states(config.out)):
+    if not (checkpoints := list_checkpoints(config.out)):
         return "stopped before the first checkpoint"
-    saved = f"stopped; checkpoint: {states[-1]}"
+    saved = f"stopped; checkpoint: {checkpoints[-1]}"
     if len(sys.argv) == 1:  # called from a script without arguments, which has no --resume
         return saved
     program = Path(sys.argv[0])
@@ -132,8 +132,8 @@ def _options() -> list[inspect.Parameter]:
         kind, text = get_args(hints[field.name])
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         if get_origin(kind) is tuple and get_args(kind)[1] is ...:  # a tuple of any length: a repeatable option
-            text += " (repeatable)"
-            kind, default = GenericAlias(list, get_args(kind)[:1]), list(getattr(TrainConfig, field.name))
+            kind = GenericAlias(list, get_args(kind)[:1])
+            default = list(default) if isinstance(default, tuple) else default
         panel = PANELS.get(field.name, panel)
         option = typer.Option(*_flags(field.name, default), help=text, rich_help_panel=panel)
         parameters.append(

@@ -1,0 +1,162 @@
+"""Every script, run on tiny data: quick ones in this process, benchmarks and the whole demonstration in `make soak`."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from tiny import tiny_detector
+
+from centerdet import Detector
+from centerdet.data.sample import Dataset, Sample
+from centerdet.data.voc import VOC_NAMES, write_voc
+from centerdet.errors import ConfigError
+from centerdet.models import build_backbone
+from centerdet.runtimes.weights import read_tensors
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that a test's parameter names, imported."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module(request.param)
+
+
+def script_is(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("script", [name], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VOCdevkit of one photograph, mirrored and darkened: 16 images of 375 x 500 px in 2007:val and in 2012:extra."""
+    root = tmp_path_factory.mktemp("scripts") / "VOCdevkit"
+    photograph = Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png").resize((500, 375))
+    cat = VOC_NAMES.index("cat")
+    for folder, split in (("VOC2007", "val"), ("VOC2012", "extra")):
+        samples = []
+        for number in range(16):
+            path = root.parent / folder / f"{number:06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            pixels = np.asarray(photograph)[:, :: (1, -1)[number % 2]] // (1 + number // 8)
+            Image.fromarray(pixels).save(path)
+            samples.append(Sample(path, np.array([[20.0, 10, 480, 370]]), np.array([cat])))
+        write_voc(Dataset(samples, VOC_NAMES), root / folder, split)
+    return root
+
+
+def run_script(name: str, *words: object) -> str:
+    """The output of a script in a process of its own."""
+    command = [sys.executable, "-W", "error", SCRIPTS / f"{name}.py", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_script_is_run_here() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
+    assert {
+        name for name in scripts if f'script_is("{name}")' not in text and f'run_script("{name}"' not in text
+    } == set()
+
+
+@script_is("demo")
+def test_demo(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(tmp_path / "demo", images=16, epochs=0.5, goal=0.0)
+    made = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert made == {"photographs", "photographs.jpg", "shapes", "shapes_val", "shapes_val.jpg", "training"}
+    assert "chelsea.png: cat" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        script.main(tmp_path / "demo", images=16, epochs=0.5, goal=1.1)
+
+
+@pytest.mark.soak
+def test_demo_reaches_its_goal(tmp_path: Path) -> None:
+    assert "goal: 0.9" in run_script("demo", "--out", tmp_path / "demo")
+
+
+@script_is("evaluate_voc")
+def test_evaluate_voc(script: ModuleType, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.csv").write_text("step,heatmap_loss,box_loss\n10,3.0,1.0\n20,2.0,0.5\n")
+    script.main("voc", devkit, ["2007:val"], [tmp_path / "log.csv"] * 2, tmp_path / "curve.png")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(VOC_NAMES) + 1
+    assert rows[2 + VOC_NAMES.index("cat")].startswith("| cat | 16 | 100.0 (100.0 to 100.0) | 100.0")
+    assert Image.open(tmp_path / "curve.png").size == (880, 440)
+
+
+@script_is("prepare_backbone")
+def test_prepare_backbone(script: ModuleType, tmp_path: Path) -> None:
+    script.main("efficientnet_lite0", tmp_path / "backbone.safetensors")
+    ours, report = build_backbone("efficientnet_lite0", str(tmp_path / "backbone.safetensors"))
+    theirs, _ = build_backbone("efficientnet_lite0", "imagenet")
+    assert report is not None and report.loaded and not report.missing and not report.unexpected
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
+
+
+@script_is("average_weights")
+def test_average_weights(script: ModuleType, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for number, path in enumerate(paths):
+        detector = tiny_detector()
+        with torch.no_grad():
+            for tensor in detector.network.parameters():
+                tensor.mul_(number)
+        detector.save(path, config={"seed": number, "data": ["private"], "out": "private", "init_from": "private"})
+    script.main([str(path) for path in paths], tmp_path / "mean.safetensors")
+    tensors = [read_tensors(path)[0] for path in paths]
+    means, fields = read_tensors(tmp_path / "mean.safetensors")
+    for key, mean in means.items():
+        expected = torch.stack([one[key] for one in tensors]).float().mean(0)
+        torch.testing.assert_close(mean.float(), expected, rtol=1e-3, atol=1e-3)
+    assert fields["mean_of"] == [{"seed": number} for number in range(3)]
+    assert Detector.load(tmp_path / "mean.safetensors").names == detector.names
+    tiny_detector(size=96).save(paths[0])
+    with pytest.raises(ConfigError, match="same classes"):
+        script.average(paths)
+
+
+@script_is("train_voc")
+def test_train_voc(script: ModuleType, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for phase in (1, 2):
+        monkeypatch.setitem(script.PHASES, phase, {"epochs": 1.0, "sizes": (64,)})
+        script.main(phase, str(devkit), train=["2012:extra"], out=tmp_path)
+    config = read_tensors(tmp_path / "phase2" / "final.safetensors")[1]["config"]
+    assert config["init_from"] == str(tmp_path / "phase1" / "final.safetensors")
+    assert config["seed"] == 1
+
+
+@script_is("benchmark_evaluation")
+def test_benchmark_evaluation(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    data = script.make(40, 3, 60, 400)
+    assert script.measure("tiny", script.voc_evaluate, data) > 0
+    assert "400 detections" in capsys.readouterr().out
+    truths, results = script.as_coco(data)
+    assert len(truths["annotations"]) == 60 and results.shape == (400, 7)
+
+
+@script_is("tile_gain")
+def test_tile_gain(script: ModuleType, devkit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(devkit, collages=1, plain=2)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 2 + 2 * (3 + 1)
+    assert rows[1].startswith("| 2 of val | none | 100.0 | 1.0 |")
+
+
+@pytest.mark.soak
+def test_benchmark(devkit: Path) -> None:
+    shown = run_script("benchmark", devkit, "--threads", 1, "--steps", 40)
+    assert "train, freeze 3 (the recipe)" in shown and "predict" in shown and "evaluate" in shown
+
+
+@pytest.mark.soak
+def test_benchmark_training(devkit: Path) -> None:
+    assert "the recipe" in run_script("benchmark_training", devkit, "--threads", 1, "--rounds", 5)
