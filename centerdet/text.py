@@ -10,9 +10,9 @@ FEW = 20
 """Names that a message lists at most."""
 
 
-def as_tuple(given: Sequence[str]) -> tuple[str, ...]:
-    """Splits or classes as a caller gives them; a single string is one of them."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def as_tuple(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Names as a tuple; a single string is one name."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def plural(number: int, noun: str) -> str:
@@ -22,7 +22,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that it resembles, else the first few."""
+    """The end of a message about an unknown name: the most similar known one, else the first few."""
     known = list(known)
     if matches := difflib.get_close_matches(name, known, 1):
         return f"did you mean {matches[0]!r}?"
