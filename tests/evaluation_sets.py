@@ -1,4 +1,4 @@
-"""A small dataset of made-up objects, and detections on it, for the tests of what stands around the metrics."""
+"""A small dataset of made-up objects and detections on it, for the tests of evaluation."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NAMES = ("cat", "big_cat", "dog")  # one name ends as another does
 def make_set(folder: Path, seed: int = 0, *, images: int = 12, stem: str = "{:06d}") -> tuple[Dataset, Results]:
     """Objects with whole corners, some difficult, some crowds; detections near them and anywhere, float32 numbers."""
     draw = np.random.default_rng(seed)
-    samples, boxes, labels, images = [], [], [], []
+    samples, boxes, labels, numbers = [], [], [], []
     for number in range(images):
         path = folder / f"{stem.format(3 * number + 5)}.jpg"
         path.touch()
@@ -28,10 +28,12 @@ def make_set(folder: Path, seed: int = 0, *, images: int = 12, stem: str = "{:06
                 corners = np.sort((box + draw.normal(0, 6, 4)).reshape(2, 2), axis=0).reshape(4)
                 boxes.append(np.clip(corners, 0, 200))
                 labels.append(int(label) if draw.random() < 0.8 else int(draw.integers(len(NAMES))))
-                images.append(number)
+                numbers.append(number)
         boxes.append(np.array([0, 0, *draw.uniform(1, 200, 2)]))
         labels.append(int(draw.integers(len(NAMES))))
-        images.append(number)
+        numbers.append(number)
     scores = np.round(draw.random(len(boxes)), 2).astype(np.float32)  # with ties
-    found = Results(np.array(boxes, np.float32).astype(float), scores.astype(float), np.array(labels), np.array(images))
-    return Dataset(samples, NAMES), found
+    results = Results(
+        np.array(boxes, np.float32).astype(float), scores.astype(float), np.array(labels), np.array(numbers)
+    )
+    return Dataset(samples, NAMES), results

@@ -1,19 +1,27 @@
-"""Small problems for the evaluators' tests, and plain rules that several of them need.
+"""Problems for the tests of the metrics: dicts of the evaluators' arguments, drawn from a seed.
 
 Coordinates and scores come from few values, so that ties of IoU and score, an IoU of exactly 0.5, taken objects, empty
 classes and empty images are common.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from centerdet.metrics.arrays import Arrays
+from centerdet.metrics.voc import VocMatch, match_detections
+
 Problem = dict[str, Any]
 
 
-def small_problem(seed: int) -> Problem:
-    """The arguments of `voc_evaluate`, of up to 4 images, 3 classes, 10 ground truths and 25 detections."""
+def matched(problem: Problem, iou_threshold: float = 0.5) -> tuple[Arrays, VocMatch]:
+    """A problem as the diagnoses take it."""
+    arrays = Arrays.check(**problem)
+    return arrays, match_detections(arrays, iou_threshold)
+
+
+def near_problem(seed: int) -> Problem:
+    """Up to 4 images, 3 classes, 10 ground truths and 25 detections, half of them on a ground truth, for VOC."""
     draw = np.random.default_rng(seed)
     classes, images = int(draw.integers(1, 4)), int(draw.integers(1, 5))
     truths, detections = int(draw.integers(0, 11)), int(draw.integers(0, 26))
@@ -50,7 +58,7 @@ def small_problem(seed: int) -> Problem:
 
 
 def crowd_of_images(seed: int, images: int = 60, classes: int = 3) -> Problem:
-    """A larger problem with real-valued boxes and distinct scores that tell true from false a little."""
+    """A larger problem with real-valued boxes and distinct scores that are a little higher where boxes fit."""
     draw = np.random.default_rng(seed)
     truths = 3 * images
     low = draw.uniform(0, 200, (truths, 2))
@@ -73,47 +81,6 @@ def crowd_of_images(seed: int, images: int = 60, classes: int = 3) -> Problem:
     }
 
 
-def overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return float(shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared))
-
-
-def fates(problem: Problem) -> tuple[list[str], list[int]]:
-    """VOC's rules: "true", "false" or "ignored" for each detection, and its best ground truth or -1."""
-    fate, where, taken = ["false"] * len(problem["det_boxes"]), [-1] * len(problem["det_boxes"]), set()
-    for d in sorted(range(len(fate)), key=lambda d: -problem["det_scores"][d]):
-        best = 0.0
-        for g in range(len(problem["gt_boxes"])):
-            alike = all(problem[f"det_{key}"][d] == problem[f"gt_{key}"][g] for key in ("labels", "images"))
-            iou = overlap(problem["det_boxes"][d], problem["gt_boxes"][g]) if alike else 0.0
-            if iou > best:
-                best, where[d] = iou, g
-        if best >= 0.5 and problem["gt_difficult"][where[d]]:
-            fate[d] = "ignored"
-        elif best >= 0.5 and where[d] not in taken:
-            fate[d] = "true"
-            taken.add(where[d])
-    return fate, where
-
-
-def area_under(scored: list[tuple[float, bool]], positives: int) -> float:
-    """AP by area of (score, true) in the order of rows."""
-    if not positives:
-        return float("nan")
-    points, true = [], 0
-    for place, (_, right) in enumerate(sorted(scored, key=lambda pair: -pair[0]), start=1):
-        true += right
-        points.append((true, true / place))
-    area = 0.0
-    for level in range(1, true + 1):
-        area += max(precision for reached, precision in points if reached >= level) / positives
-    return area
-
-
 EMPTY: Problem = {
     "det_boxes": np.zeros((0, 4)),
     "det_scores": np.zeros(0),
@@ -130,3 +97,50 @@ EMPTY: Problem = {
 def only(problem: Problem, kind: str) -> Problem:
     """A problem with its detections ("det") or its ground truths ("gt") alone."""
     return {key: value if key.startswith(kind) or key == "num_classes" else value[:0] for key, value in problem.items()}
+
+
+def small_boxes(rng: np.random.Generator, count: int, unit: float, kind: int) -> Any:
+    """Boxes on a coarse grid, so that IoUs, and areas at a range's bounds, come up again and again."""
+    low = rng.integers(0, 5, (count, 2))
+    boxes = np.concatenate([low, low + rng.integers(rng.integers(0, 3), 6, (count, 2))], 1) * unit
+    if kind == 1:  # a shift and a scale that make every sum round
+        boxes = boxes * 0.37 + np.tile(rng.normal(0, 0.1, 2), 2)
+    elif kind == 2:
+        boxes = (boxes * 0.7).astype(np.float32)
+    elif kind == 3:
+        boxes = boxes + np.tile(rng.integers(0, 2, (count, 2)) * 1e-7 * unit, 2)
+    return boxes
+
+
+def small_problem(seed: int, flag: str) -> Problem:
+    """A few images and classes with ties in score, in IoU, in image and in row, and what else may go wrong."""
+    rng = np.random.default_rng(seed)
+    dets, truths = int(rng.integers(0, 26)), int(rng.integers(0, 13))
+    images, classes = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    unit, kind = float(rng.choice([1, 8, 16, 32, 32, 1e5])), int(rng.integers(0, 6))
+    scores = [
+        rng.integers(0, 4, dets) / 4, rng.random(dets), rng.random(dets).astype(np.float32), rng.normal(size=dets),
+        1 - rng.integers(0, 4, dets) * 2.0**-40, -rng.integers(0, 2, dets) * 0.0,
+    ][rng.integers(6)]  # fmt: skip
+    problem = {
+        "det_boxes": small_boxes(rng, dets, unit, kind), "det_scores": scores,
+        "det_labels": rng.integers(0, classes, dets), "det_images": rng.integers(0, images, dets),
+        "gt_boxes": small_boxes(rng, truths, unit, kind), "gt_labels": rng.integers(0, classes, truths),
+        "gt_images": rng.integers(0, images, truths), "num_classes": classes, flag: rng.random(truths) < 0.2,
+    }  # fmt: skip
+    if rng.random() < 0.1:  # numbers of images that no table can hold
+        problem["det_images"], problem["gt_images"] = problem["det_images"] << 39, problem["gt_images"] << 39
+    if flag == "gt_crowd" and rng.random() < 0.3:
+        sizes = [
+            0,
+            500,
+            1024,
+            np.nextafter(1024, 9e9),
+            5000,
+            9216,
+            np.nextafter(9216, 0),
+            1e10,
+            np.nextafter(1e10, 9e99),
+        ]
+        problem["gt_area"] = rng.choice(sizes, truths)
+    return problem

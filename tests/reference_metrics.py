@@ -1,6 +1,6 @@
-"""The rules of VOC and COCO written down plainly, one detection at a time: what the fast evaluators are tested against.
+"""The rules of VOC and COCO as plain loops over detections: the reference for the fast evaluators.
 
-A problem is a dict of the evaluators' arguments. `small_problem` draws one where everything ties with everything.
+A problem is a dict of the evaluators' arguments; metric_problems.py draws some.
 """
 
 import contextlib
@@ -30,19 +30,19 @@ def voc_overlap(a: list[float], b: list[float]) -> float:
 
 def voc_reference(
     det_boxes: Any, det_scores: Any, det_labels: Any, det_images: Any, gt_boxes: Any, gt_labels: Any, gt_images: Any,
-    *, gt_difficult: Any = None, num_classes: int, iou_threshold: float = 0.5, eleven_points: str = "arange",
+    *, gt_difficult: Any = None, num_classes: int, iou_threshold: float = 0.5,
 ) -> tuple[list[float], list[float], list[int], list[tuple[str, int, float]]]:  # fmt: skip
-    """(ap, ap_11pt, positives, [(what became of it, best gt, best IoU)] per detection), as VOCevaldet.m has it."""
+    """(ap, ap_11pt, positives, [(outcome, best gt, best IoU)] per detection), as VOCevaldet.m has it."""
     boxes, truths = boxes_of(det_boxes), boxes_of(gt_boxes)
     scores = np.asarray(det_scores, np.float64).tolist()
     difficult = [False] * len(truths) if gt_difficult is None else [bool(flag) for flag in gt_difficult]
-    fate: list[tuple[str, int, float]] = [("", -1, 0.0)] * len(boxes)
+    outcomes: list[tuple[str, int, float]] = [("", -1, 0.0)] * len(boxes)
     aps, elevens, positives = [], [], []
     for c in range(num_classes):
         npos = sum(1 for g in range(len(truths)) if gt_labels[g] == c and not difficult[g])
-        mine = sorted((d for d in range(len(boxes)) if det_labels[d] == c), key=lambda d: -scores[d])  # stable
+        rows = sorted((d for d in range(len(boxes)) if det_labels[d] == c), key=lambda d: -scores[d])  # stable
         taken, tp, fp = set(), [], []
-        for d in mine:
+        for d in rows:
             best, where = 0.0, -1
             for g in range(len(truths)):
                 if gt_labels[g] == c and gt_images[g] == det_images[d]:
@@ -56,7 +56,7 @@ def voc_reference(
                 taken.add(where)
             else:
                 kind = "false"
-            fate[d] = (kind, where, best)
+            outcomes[d] = (kind, where, best)
             tp.append(kind == "true")
             fp.append(kind == "false")
         positives.append(npos)
@@ -68,8 +68,8 @@ def voc_reference(
         rec = tps / npos
         prec = tps / np.maximum(tps + fps, np.finfo(float).eps)
         eleven = 0.0
-        for i, t in enumerate(np.arange(0, 1.1, 0.1)):
-            reached = rec >= t if eleven_points == "arange" else 10 * tps >= i * npos
+        for t in np.arange(0, 1.1, 0.1):
+            reached = rec >= t
             eleven += float(np.max(prec[reached]) if reached.any() else 0.0) / 11
         elevens.append(eleven)
         mrec = np.concatenate([[0.0], rec, [1.0]])
@@ -78,7 +78,27 @@ def voc_reference(
             mpre[i] = max(mpre[i], mpre[i + 1])
         steps = np.where(mrec[1:] != mrec[:-1])[0]
         aps.append(float(np.sum((mrec[steps + 1] - mrec[steps]) * mpre[steps + 1])))
-    return aps, elevens, positives, fate
+    return aps, elevens, positives, outcomes
+
+
+def voc_outcomes(problem: Problem) -> tuple[list[str], list[int]]:
+    """ "true", "false" or "ignored" for each detection, and its best ground truth or -1."""
+    outcomes = voc_reference(**problem)[3]
+    return [kind for kind, _, _ in outcomes], [where for _, where, _ in outcomes]
+
+
+def area_under(scored: list[tuple[float, bool]], positives: int) -> float:
+    """AP by area of (score, true) in the order of rows."""
+    if not positives:
+        return float("nan")
+    points, true = [], 0
+    for place, (_, right) in enumerate(sorted(scored, key=lambda pair: -pair[0]), start=1):
+        true += right
+        points.append((true, true / place))
+    area = 0.0
+    for level in range(1, true + 1):
+        area += max(precision for reached, precision in points if reached >= level) / positives
+    return area
 
 
 def coco_overlap(d: list[float], g: list[float], crowd: bool) -> float:
@@ -114,20 +134,20 @@ def coco_reference(
             if not real:
                 continue
             for t, threshold in enumerate(THRESHOLDS):
-                fate = {}
+                outcome = {}
                 for gts, dets, overlap in cells:
                     taken: set[int] = set()
                     for d in dets:
-                        able = [g for g in gts if overlap[d, g] >= threshold and (crowd[g] or g not in taken)]
-                        best = max(able, key=lambda g: (g in real, overlap[d, g], g), default=None)
+                        free = [g for g in gts if overlap[d, g] >= threshold and (crowd[g] or g not in taken)]
+                        best = max(free, key=lambda g: (g in real, overlap[d, g], g), default=None)
                         if best is not None:
                             taken.add(best)
-                            fate[d] = "true" if best in real else "ignored"
+                            outcome[d] = "true" if best in real else "ignored"
                         else:
                             size = (boxes[d][2] - boxes[d][0]) * (boxes[d][3] - boxes[d][1])
-                            fate[d] = "false" if low <= size <= high else "ignored"
-                true = np.cumsum([fate[d] == "true" for d in everyone]).astype(float)
-                false = np.cumsum([fate[d] == "false" for d in everyone]).astype(float)
+                            outcome[d] = "false" if low <= size <= high else "ignored"
+                true = np.cumsum([outcome[d] == "true" for d in everyone]).astype(float)
+                false = np.cumsum([outcome[d] == "false" for d in everyone]).astype(float)
                 reached = true / len(real)
                 values = true / (false + true + np.spacing(1))
                 recall[t, c, a] = reached[-1] if len(reached) else 0
@@ -165,10 +185,10 @@ def pycocotools_run(problem: Problem, limits: tuple[int, ...]) -> Any:
             for i, (p, c, box, size, flag) in enumerate(columns)
         ]}  # fmt: skip
         gt.createIndex()
-        found = zip(det_images, det_labels, dets.tolist(), scores, strict=True)
+        detections = zip(det_images, det_labels, dets.tolist(), scores, strict=True)
         dt.dataset = {**shared, "annotations": [
             {"id": i + 1, "image_id": p, "category_id": c, "bbox": b, "score": s, "area": b[2] * b[3], "iscrowd": 0}
-            for i, (p, c, b, s) in enumerate(found)
+            for i, (p, c, b, s) in enumerate(detections)
         ]}  # fmt: skip
         dt.createIndex()
         run = COCOeval(gt, dt, "bbox")
@@ -178,50 +198,3 @@ def pycocotools_run(problem: Problem, limits: tuple[int, ...]) -> Any:
         if len(limits) == 3:
             run.summarize()
     return run
-
-
-def small_boxes(rng: np.random.Generator, count: int, unit: float, kind: int) -> Any:
-    """Boxes on a coarse grid, so that IoUs, and areas at a range's bounds, come up again and again."""
-    low = rng.integers(0, 5, (count, 2))
-    boxes = np.concatenate([low, low + rng.integers(rng.integers(0, 3), 6, (count, 2))], 1) * unit
-    if kind == 1:  # a shift and a scale that make every sum round
-        boxes = boxes * 0.37 + np.tile(rng.normal(0, 0.1, 2), 2)
-    elif kind == 2:
-        boxes = (boxes * 0.7).astype(np.float32)
-    elif kind == 3:
-        boxes = boxes + np.tile(rng.integers(0, 2, (count, 2)) * 1e-7 * unit, 2)
-    return boxes
-
-
-def small_problem(seed: int, flag: str) -> Problem:
-    """A few images and classes with ties in score, in IoU, in image and in row, and what else may go wrong."""
-    rng = np.random.default_rng(seed)
-    dets, truths = int(rng.integers(0, 26)), int(rng.integers(0, 13))
-    images, classes = int(rng.integers(1, 4)), int(rng.integers(1, 4))
-    unit, kind = float(rng.choice([1, 8, 16, 32, 32, 1e5])), int(rng.integers(0, 6))
-    scores = [
-        rng.integers(0, 4, dets) / 4, rng.random(dets), rng.random(dets).astype(np.float32), rng.normal(size=dets),
-        1 - rng.integers(0, 4, dets) * 2.0**-40, -rng.integers(0, 2, dets) * 0.0,
-    ][rng.integers(6)]  # fmt: skip
-    problem = {
-        "det_boxes": small_boxes(rng, dets, unit, kind), "det_scores": scores,
-        "det_labels": rng.integers(0, classes, dets), "det_images": rng.integers(0, images, dets),
-        "gt_boxes": small_boxes(rng, truths, unit, kind), "gt_labels": rng.integers(0, classes, truths),
-        "gt_images": rng.integers(0, images, truths), "num_classes": classes, flag: rng.random(truths) < 0.2,
-    }  # fmt: skip
-    if rng.random() < 0.1:  # numbers of images that no table can hold
-        problem["det_images"], problem["gt_images"] = problem["det_images"] << 39, problem["gt_images"] << 39
-    if flag == "gt_crowd" and rng.random() < 0.3:
-        sizes = [
-            0,
-            500,
-            1024,
-            np.nextafter(1024, 9e9),
-            5000,
-            9216,
-            np.nextafter(9216, 0),
-            1e10,
-            np.nextafter(1e10, 9e99),
-        ]
-        problem["gt_area"] = rng.choice(sizes, truths)
-    return problem

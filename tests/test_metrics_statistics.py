@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metric_problems import EMPTY, Problem, crowd_of_images, only, small_problem
+from metric_problems import EMPTY, Problem, crowd_of_images, matched, near_problem, only
 
-from centerdet.metrics import ranking, statistics, voc_evaluate
+from centerdet.metrics import statistics, voc_evaluate
+from centerdet.metrics.arrays import number_images
 from centerdet.metrics.statistics import bootstrap_ap, compare_models
 
 DETECTIONS = ("det_boxes", "det_scores", "det_labels", "det_images")
@@ -16,14 +17,14 @@ PARTS = ("ap", "ap_11pt", "mean_ap", "mean_ap_11pt")
 
 
 def repeated(problem: Problem, weights: np.ndarray) -> Problem:
-    """The rows of every image as often as its weight says, each copy as a image of its own."""
-    images = np.unique(np.concatenate([problem["det_images"], problem["gt_images"]]))
+    """The rows of every image as often as its weight, each copy as another image."""
+    present = np.unique(np.concatenate([problem["det_images"], problem["gt_images"]]))
     copy = {}
     for key, value in problem.items():
         if key == "num_classes":
             copy[key] = value
             continue
-        images = np.searchsorted(images, problem["det_images" if key.startswith("det") else "gt_images"])
+        images = np.searchsorted(present, problem["det_images" if key.startswith("det") else "gt_images"])
         times = weights[images]
         numbers = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
         copy[key] = (
@@ -32,31 +33,31 @@ def repeated(problem: Problem, weights: np.ndarray) -> Problem:
     return copy
 
 
-def ranked(problem: Problem) -> tuple[ranking.Ranking, int]:
-    checked, match = ranking.match_arrays(**problem, iou_threshold=0.5)
-    det_images, gt_images, count = ranking.number_images(checked, None)
-    rows, real = match.order[~match.ignored[match.order]], ~checked.gt_flag
-    made = ranking.rank(
-        checked.det_labels[rows], match.true_positive[rows], det_images[rows],
-        checked.gt_labels[real], gt_images[real], checked.num_classes,
+def ranked(problem: Problem) -> tuple[statistics.Ranking, int]:
+    arrays, match = matched(problem)
+    det_images, gt_images, count = number_images(arrays, None)
+    rows, real = match.order[~match.ignored[match.order]], ~arrays.gt_difficult
+    made = statistics.rank(
+        arrays.det_labels[rows], match.true_positive[rows], det_images[rows],
+        arrays.gt_labels[real], gt_images[real], arrays.num_classes,
     )  # fmt: skip
     return made, count
 
 
 @pytest.mark.parametrize("seed", range(300))
 def test_estimates_are_voc_bit_for_bit(seed: int) -> None:
-    problem = small_problem(seed) if seed < 200 else crowd_of_images(seed)
-    whole, result = voc_evaluate(**problem), bootstrap_ap(**problem, resamples=2)
+    problem = near_problem(seed) if seed < 200 else crowd_of_images(seed)
+    whole, result = voc_evaluate(**problem), bootstrap_ap(*matched(problem), resamples=2)
     for part in PARTS:
         np.testing.assert_array_equal(getattr(result, part).estimate, getattr(whole, part))
 
 
 @pytest.mark.parametrize("seed", range(150))
 def test_weights_are_repeated_images(seed: int) -> None:
-    problem = small_problem(seed)
+    problem = near_problem(seed)
     made, count = ranked(problem)
     weights = np.random.default_rng(seed).integers(0, 4, (5, count)).astype(np.int32)
-    averages = ranking.average_precisions(made, weights)
+    averages = statistics.average_precisions(made, weights)
     for k in range(len(weights)):
         whole = voc_evaluate(**repeated(problem, weights[k]))
         np.testing.assert_array_equal(averages[1][k], whole.ap_11pt)
@@ -72,7 +73,7 @@ def test_interval_is_that_of_evaluating_the_drawn_images() -> None:
     for k in range(40):
         drawn = np.random.default_rng((5, k)).integers(count, size=count)
         samples.append(voc_evaluate(**repeated(problem, np.bincount(drawn, minlength=count))))
-    result = bootstrap_ap(**problem, resamples=40, seed=5, confidence=0.8)
+    result = bootstrap_ap(*matched(problem), resamples=40, seed=5, confidence=0.8)
     assert result.num_images == count
     for part in PARTS:
         values, interval = np.array([getattr(sample, part) for sample in samples]), getattr(result, part)
@@ -84,7 +85,7 @@ def test_interval_is_that_of_evaluating_the_drawn_images() -> None:
 def test_interval_holds_the_estimate_and_shrinks_with_the_images() -> None:
     widths = []
     for images in (20, 80, 320):
-        mean = bootstrap_ap(**crowd_of_images(1, images), resamples=200).mean_ap
+        mean = bootstrap_ap(*matched(crowd_of_images(1, images)), resamples=200).mean_ap
         assert mean.low < mean.estimate < mean.high
         widths.append(float(mean.high - mean.low))
     assert all(1.3 < wide / narrow < 3.2 for wide, narrow in pairwise(widths))  # about the root of 4
@@ -92,30 +93,30 @@ def test_interval_holds_the_estimate_and_shrinks_with_the_images() -> None:
 
 def test_same_seed_same_interval_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = crowd_of_images(2)
-    wanted = bootstrap_ap(**problem, resamples=20, seed=3).to_dict()
-    assert bootstrap_ap(**problem, resamples=20, seed=4).to_dict()["mean_ap"]["low"] != wanted["mean_ap"]["low"]
+    wanted = bootstrap_ap(*matched(problem), resamples=20, seed=3).to_dict()
+    assert bootstrap_ap(*matched(problem), resamples=20, seed=4).to_dict()["mean_ap"]["low"] != wanted["mean_ap"]["low"]
     monkeypatch.setattr(statistics, "CHUNK", 1)
-    assert bootstrap_ap(**problem, resamples=20, seed=3).to_dict() == wanted
+    assert bootstrap_ap(*matched(problem), resamples=20, seed=3).to_dict() == wanted
 
 
 def test_images_without_rows_can_be_drawn() -> None:
     problem = crowd_of_images(3, images=10)
-    with pytest.raises(ValueError, match="num_images: want a whole number from 10, got 9"):
-        bootstrap_ap(**problem, num_images=9)
-    few, many = bootstrap_ap(**problem), bootstrap_ap(**problem, num_images=1000)
+    with pytest.raises(ValueError, match="num_images: expected a whole number from 10, got 9"):
+        bootstrap_ap(*matched(problem), num_images=9)
+    few, many = bootstrap_ap(*matched(problem)), bootstrap_ap(*matched(problem), num_images=1000)
     assert many.num_images == 1000
     assert many.mean_ap.estimate == few.mean_ap.estimate
     assert many.mean_ap.standard_error > few.mean_ap.standard_error
 
 
 def test_a_class_that_a_resample_misses_is_left_out_there() -> None:
-    problem = small_problem(0) | {
+    problem = near_problem(0) | {
         "det_boxes": np.array([[0.0, 0, 9, 9]] * 2), "det_scores": np.array([0.9, 0.8]),
         "det_labels": np.array([0, 1]), "det_images": np.array([0, 1]),
         "gt_boxes": np.array([[0.0, 0, 9, 9]] * 2), "gt_labels": np.array([0, 1]), "gt_images": np.array([0, 1]),
         "gt_difficult": np.zeros(2, bool), "num_classes": 3,
     }  # fmt: skip
-    result = bootstrap_ap(**problem, resamples=50)
+    result = bootstrap_ap(*matched(problem), resamples=50)
     np.testing.assert_array_equal(result.ap.low, [1, 1, np.nan])
     assert (result.mean_ap.low, result.mean_ap.high) == (1, 1)
 
@@ -126,8 +127,7 @@ def test_a_class_that_a_resample_misses_is_left_out_there() -> None:
 def versus(first: Problem, second: Problem, **options: Any) -> statistics.Comparison:
     """Compare two detectors on the first's ground truth."""
     truths = {key: value for key, value in first.items() if not key.startswith("det")}
-    pair = [tuple(problem[key] for key in DETECTIONS) for problem in (first, second)]
-    return compare_models(*pair, **truths, **options)
+    return compare_models(matched(first), matched({**second, **truths}), **options)
 
 
 def other_detector(problem: Problem, seed: int, noise: float) -> Problem:
@@ -137,7 +137,7 @@ def other_detector(problem: Problem, seed: int, noise: float) -> Problem:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_detector_does_not_differ_from_itself(seed: int) -> None:
-    problem = small_problem(seed)
+    problem = near_problem(seed)
     result, whole = versus(problem, problem, resamples=20), voc_evaluate(**problem)
     for part in PARTS:
         difference = getattr(result, part)
@@ -185,13 +185,13 @@ def test_interval_and_p_value_are_those_of_drawn_and_swapped_images() -> None:
             sides.append(voc_evaluate(**{**one, **joined}))
         swapped.append(sides)
     for part in PARTS:
-        found = getattr(result, part)
+        difference = getattr(result, part)
         changes = np.array([getattr(b, part) - getattr(a, part) for a, b in drawn])
-        np.testing.assert_allclose(found.low, np.quantile(changes, 0.025, axis=0), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(found.high, np.quantile(changes, 0.975, axis=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(difference.low, np.quantile(changes, 0.025, axis=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(difference.high, np.quantile(changes, 0.975, axis=0), rtol=0, atol=1e-12)
         chance = np.array([getattr(b, part) - getattr(a, part) for a, b in swapped])
-        extreme = np.abs(chance) >= np.abs(found.difference) - 1e-12
-        np.testing.assert_array_equal(found.p_value, (1 + extreme.sum(0)) / (1 + resamples))
+        extreme = np.abs(chance) >= np.abs(difference.difference) - 1e-12
+        np.testing.assert_array_equal(difference.p_value, (1 + extreme.sum(0)) / (1 + resamples))
 
 
 def test_a_much_better_detector_is_no_accident_and_an_equal_one_may_be() -> None:
@@ -229,30 +229,33 @@ def test_detectors_may_come_as_tensors() -> None:
 
 
 def test_every_result_is_json_whatever_is_missing() -> None:
-    whole = small_problem(3)
+    whole = near_problem(3)
     for problem in (whole, EMPTY, only(whole, "det"), only(whole, "gt")):
-        for result in (bootstrap_ap(**problem, resamples=3), versus(problem, problem, resamples=3)):
+        for result in (bootstrap_ap(*matched(problem), resamples=3), versus(problem, problem, resamples=3)):
             json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_nothing_is_modified_and_narrow_types_do_not_overflow() -> None:
     problem = crowd_of_images(1, images=200)
-    wanted = bootstrap_ap(**problem, resamples=3).to_dict(), versus(problem, problem, resamples=3).to_dict()
+    wanted = bootstrap_ap(*matched(problem), resamples=3).to_dict(), versus(problem, problem, resamples=3).to_dict()
     for key, value in problem.items():
         if key.endswith(("labels", "images")):
             problem[key] = value.astype(np.uint8)
         if key != "num_classes":
             problem[key].setflags(write=False)
-    assert (bootstrap_ap(**problem, resamples=3).to_dict(), versus(problem, problem, resamples=3).to_dict()) == wanted
+    assert (
+        bootstrap_ap(*matched(problem), resamples=3).to_dict(),
+        versus(problem, problem, resamples=3).to_dict(),
+    ) == wanted
 
 
 def test_bad_options_and_rows_are_named() -> None:
     for name, value in (("resamples", 0), ("resamples", 2.5), ("seed", -1), ("confidence", 1), ("confidence", 0)):
         with pytest.raises(ValueError, match=name):
-            bootstrap_ap(**EMPTY, **{name: value})
+            bootstrap_ap(*matched(EMPTY), **{name: value})
         with pytest.raises(ValueError, match=name):
             versus(EMPTY, EMPTY, **{name: value})
-    problem = small_problem(3)
-    broken = {**problem, "det_scores": np.full(len(problem["det_scores"]), np.nan)}
-    with pytest.raises(ValueError, match=r"second: det_scores\[0\]"):
-        versus(problem, broken)
+    problem = near_problem(3)
+    moved = {**problem, "gt_boxes": problem["gt_boxes"] + 1}
+    with pytest.raises(ValueError, match="second: expected the ground truth of the first"):
+        compare_models(matched(problem), matched(moved))

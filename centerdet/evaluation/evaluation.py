@@ -1,7 +1,7 @@
-"""A detector, or detections from a file, and a dataset to a result: the numbers, with their protocol beside them.
+"""Evaluation of a detector, or of detections from a file, on a dataset: AP with its protocol, and diagnoses on demand.
 
-Validation while training goes through the same function, so what is reported is what users get. The two numbers are
-called voc-area and voc07-11pt everywhere: in percent in tables, as fractions in JSON and CSV.
+Validation during training uses the same function, so it reports what users get. The two numbers are called voc-area and
+voc07-11pt: in percent in tables, as fractions in JSON and CSV.
 """
 
 import csv
@@ -9,37 +9,36 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.sample import Dataset
 from ..detections import Detections
-from ..errors import DataError
+from ..errors import CenterdetError, DataError
 from ..files import write_atomic
-from ..metrics import CocoResult, VocResult, coco_evaluate, voc_evaluate
+from ..metrics import CocoResult, VocMatch, VocResult
+from ..metrics.arrays import Arrays
+from ..metrics.coco import LIMITS
+from ..metrics.coco import evaluate as evaluate_coco
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
 from ..metrics.protocols import Step, from_voc_to_coco
+from ..metrics.result import Result
 from ..metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
 from ..metrics.tide import ErrorKinds, error_kinds, label_errors
+from ..metrics.voc import average, match_detections
 from ..text import format_percent, format_table, plural
 from .files import Results
 
 if TYPE_CHECKING:
     from ..detector import Detector
 
-__all__ = [
-    "Evaluation",
-    "Suspect",
-    "evaluate",
-    "evaluate_detections",
-    "ground_truth",
-]
+__all__ = ["Evaluation", "Suspect", "evaluate", "evaluate_detections", "make_arrays"]
 
 USUAL_LIMIT = 100
-SUSPICIOUS_SCORE = 0.05  # detectors that keep everything score their worst far below
+SUSPICIOUS_SCORE = 0.05  # detectors without a threshold score their worst detections far below
 NAMES = {"ap": "voc-area", "ap_11pt": "voc07-11pt", "mean_ap": "mean voc-area", "mean_ap_11pt": "mean voc07-11pt"}
 
 
@@ -54,45 +53,46 @@ class Suspect(NamedTuple):
     iou: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """AP per class and its mean by both VOC protocols; what else there is to know is computed when asked for.
+    """AP per class and its mean by both VOC protocols; the methods compute the rest on demand.
 
     Attributes:
         voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the images.
-        results: the detections. truth: the objects, see `ground_truth`.
-        score_threshold: what scored lower was left out; 0: nothing was. tile: side in px of tiles, if any.
+        results: the detections. arrays: the same with the ground truth, checked. match: by VOC's rules.
+        score_threshold: detections below it were left out; 0: none were. tile: side in px of tiles, if any.
     """
 
     voc: VocResult
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     results: Results
-    truth: dict[str, NDArray[Any]]
+    arrays: Arrays
+    match: VocMatch
     score_threshold: float = 0.0
     tile: int | None = None
 
     @property
     def num_images(self) -> int:
-        """How many."""
+        """The number of images."""
         return len(self.paths)
 
     @property
     def protocol(self) -> str:
-        """How the numbers came about, in one line."""
+        """The rules behind the numbers, in one line."""
         most = int(np.bincount(self.results.images).max(initial=0))
         limit = f"at most {USUAL_LIMIT}" if most <= USUAL_LIMIT else f"up to {most}"
         threshold = f"score threshold {self.score_threshold:g}" if self.score_threshold > 0 else "no score threshold"
         threshold += f", with tiles of {self.tile} px" if self.tile else ""
         return (
             f"{plural(self.num_images, 'image')}, {limit} detections each, {threshold}; "
-            f"IoU >= {self.voc.iou_threshold:g}, best object taken or not, difficult ignored; "
+            f"IoU >= {self.voc.iou_threshold:g}, best object even if taken, difficult ignored; "
             "voc-area: area under the curve (devkit of 2010 on), voc07-11pt: 11 points (2007)"
         )
 
     @property
     def warning(self) -> str | None:
-        """Why the AP may be too low: a score threshold before it, asked for, or likely by the lowest score."""
+        """Why the AP may be too low: a score threshold before it, given or likely by the lowest score."""
         scores = self.results.scores
         if self.score_threshold > 0:
             return f"a score threshold of {self.score_threshold:g} was applied before AP, which can only lower it"
@@ -110,28 +110,28 @@ class Evaluation:
 
     def by_size(self) -> SizeAP:
         """AP of small, medium and large objects."""
-        return ap_by_size(**self._arrays())
+        return ap_by_size(self.arrays, self.match)
 
     def operating_points(self, score_threshold: float = 0.3) -> OperatingPoints:
         """Precision, recall, F1 and false positives per image at a score, and at the best F1 of each class."""
-        return operating_points(**self._arrays(), score_threshold=score_threshold, num_images=self.num_images)
+        return operating_points(self.arrays, self.match, score_threshold=score_threshold, num_images=self.num_images)
 
     def confusion_matrix(self, score_threshold: float = 0.3) -> ConfusionMatrix:
-        """Which class was taken for which, with a row and a column for the background."""
-        return confusion_matrix(**self._arrays(), score_threshold=score_threshold)
+        """Which class was predicted for which, with a row and a column for the background."""
+        return confusion_matrix(self.arrays, score_threshold=score_threshold)
 
     def error_kinds(self) -> ErrorKinds:
-        """What goes wrong, and what each kind costs."""
-        return error_kinds(**self._arrays())
+        """Errors by kind, and the AP that each kind costs."""
+        return error_kinds(self.arrays, self.match)
 
     def bootstrap(self, resamples: int = 1000) -> Bootstrap:
-        """How sure the numbers are, given these images."""
-        return bootstrap_ap(**self._arrays(), num_images=self.num_images, resamples=resamples)
+        """Confidence intervals of AP over the choice of images."""
+        return bootstrap_ap(self.arrays, self.match, num_images=self.num_images, resamples=resamples)
 
     def suspects(self, limit: int | None = None) -> list[Suspect]:
         """Detections that may show errors of the labels, the most confident first."""
-        found, results, labels = label_errors(**self._arrays()), self.results, self.truth["labels"]
-        rows = zip(found.detections.tolist(), found.detection_gt.tolist(), found.detection_iou.tolist(), strict=True)
+        likely, results, labels = label_errors(self.arrays, self.match), self.results, self.arrays.gt_labels
+        rows = zip(likely.detections.tolist(), likely.detection_gt.tolist(), likely.detection_iou.tolist(), strict=True)
         return [
             Suspect(
                 self.paths[results.images[row]], self.names[results.labels[row]], float(results.scores[row]),
@@ -140,31 +140,33 @@ class Evaluation:
             for row, other, iou in list(rows)[:limit]
         ]  # fmt: skip
 
-    def coco(self, max_detections: Sequence[int] = (1, 10, 100)) -> CocoResult:
+    def coco(self, max_detections: Sequence[int] = LIMITS) -> CocoResult:
         """The COCO numbers, as pycocotools computes them: crowds ignored, difficult objects not; size by the box."""
-        arrays = self._coco_arrays()
-        del arrays["gt_difficult"]
-        return coco_evaluate(**arrays, gt_crowd=self.truth["crowd"], max_detections=max_detections)
+        if tuple(max_detections) == LIMITS:
+            return self._coco
+        return evaluate_coco(self.arrays.by_image(self.results.image_ids), max_detections)
+
+    @cached_property
+    def _coco(self) -> CocoResult:
+        return evaluate_coco(self.arrays.by_image(self.results.image_ids))
 
     def compare(self, other: "Evaluation", resamples: int = 1000) -> Comparison:
         """This evaluation against another detector's on the same images: intervals and p-values of the difference."""
         if (self.names, self.paths) != (other.names, other.paths):
-            raise DataError("other: want an evaluation of the same classes on the same images")
-        arrays, theirs = self._arrays(), other._arrays()
-        columns = ("det_boxes", "det_scores", "det_labels", "det_images")
-        first, second = (tuple(one.pop(column) for column in columns) for one in (arrays, theirs))
-        return compare_models(first, second, **arrays, num_images=self.num_images, resamples=resamples)
+            raise DataError("other: expected an evaluation of the same classes on the same images")
+        pair = (self.arrays, self.match), (other.arrays, other.match)
+        return compare_models(*pair, num_images=self.num_images, resamples=resamples)
 
     def from_voc_to_coco(self) -> list[Step]:
         """The same detections from VOC's to COCO's rules, one change at a time."""
-        return from_voc_to_coco(**self._coco_arrays(), gt_crowd=self.truth["crowd"])
+        return from_voc_to_coco(self.arrays, self.match, self.coco)
 
     def to_dict(
         self, *, details: bool = False, rules: bool = False, against: "Evaluation | None" = None
     ) -> dict[str, Any]:
-        """Plain values for JSON, AP as fractions, None where there is none; with what else is asked for.
+        """Plain values for JSON, AP as fractions, None for classes without objects.
 
-        details: what the methods tell. rules: the steps from VOC to COCO. against: the comparison with another one.
+        details: add the results of the methods. rules: add the steps from VOC to COCO. against: add the comparison.
         """
         voc = self.voc.to_dict()
         columns = (self.names, voc["num_positive"], voc["ap"], voc["ap_11pt"])
@@ -179,19 +181,19 @@ class Evaluation:
             "classes": [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)],
         }
         if details:
-            named = [{**one._asdict(), "image": str(one.image)} for one in self.suspects()]
             names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
-            plain |= {name: _renamed(getattr(self, name)().to_dict()) for name in names}
-            plain |= {"suspects": named, "coco": self.coco().to_dict()}
+            plain |= {name: _to_dict(getattr(self, name)()) for name in names}
+            plain["suspects"] = [{**one._asdict(), "image": str(one.image)} for one in self.suspects()]
+            plain["coco"] = self.coco().to_dict()
         if rules:
             steps = self.from_voc_to_coco()
             plain["from_voc_to_coco"] = [{**one._asdict(), "ap": None if np.isnan(one.ap) else one.ap} for one in steps]
         if against is not None:
-            plain["against"] = _renamed(self.compare(against).to_dict())
+            plain["against"] = _to_dict(self.compare(against))
         return plain
 
     def to_csv(self) -> str:
-        """One line a class, the mean last; AP as fractions, empty where there is none."""
+        """One line per class, the mean last; AP as fractions, empty for classes without objects."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("class", "objects", "voc-area", "voc07-11pt"))
@@ -209,21 +211,6 @@ class Evaluation:
         table = format_table(("class", "objects", "voc-area", "voc07-11pt"), rows)
         return "\n".join([table, self.protocol, *([f"warning: {self.warning}"] if self.warning else [])])
 
-    def _arrays(self) -> dict[str, Any]:
-        """The arguments of the functions of `metrics`."""
-        results, truth = self.results, self.truth
-        return {
-            "det_boxes": results.boxes, "det_scores": results.scores,
-            "det_labels": results.labels, "det_images": results.images,
-            "gt_boxes": truth["boxes"], "gt_labels": truth["labels"], "gt_images": truth["images"],
-            "gt_difficult": truth["difficult"], "num_classes": len(self.names),
-        }  # fmt: skip
-
-    def _coco_arrays(self) -> dict[str, Any]:
-        """The same, with COCO's image ids where they are known."""
-        arrays, ids = self._arrays(), self.results.image_ids
-        return arrays if ids is None else arrays | {key: ids[arrays[key]] for key in ("det_images", "gt_images")}
-
 
 def evaluate(
     detector: "Detector",
@@ -234,50 +221,56 @@ def evaluate(
     tile: int | None = None,
     overlap: float = 0.2,
 ) -> Evaluation:
-    """Predict every image of the dataset and evaluate; `progress` is called with the number done."""
+    """Predict every image of the dataset, decoded ahead, and evaluate; an image that cannot be read is raised.
+
+    progress: called with the number of images done.
+    """
     if tuple(dataset.names) != detector.names:
-        raise DataError(f"names: the detector knows {list(detector.names)}, the dataset has {list(dataset.names)}")
-    found: list[Detections] = []
-    for start in range(0, len(dataset), 32):
-        paths = [sample.path for sample in dataset.samples[start : start + 32]]
-        found += detector.predict_batch(paths, score_threshold=score_threshold, tile=tile, overlap=overlap)
+        raise DataError(f"names: the detector has {list(detector.names)}, the dataset has {list(dataset.names)}")
+    paths = [sample.path for sample in dataset.samples]
+    detections: list[Detections] = []
+    for _, result in detector.stream(paths, score_threshold=score_threshold, tile=tile, overlap=overlap):
+        if isinstance(result, CenterdetError):
+            raise result
+        detections.append(result)
         if progress:
-            progress(len(found))
-    return replace(evaluate_detections(found, dataset, score_threshold=score_threshold), tile=tile)
+            progress(len(detections))
+    return replace(evaluate_detections(detections, dataset, score_threshold=score_threshold), tile=tile)
 
 
 def evaluate_detections(
-    found: Sequence[Detections] | Results, dataset: Dataset, *, score_threshold: float = 0.0
+    detections: Sequence[Detections] | Results, dataset: Dataset, *, score_threshold: float = 0.0
 ) -> Evaluation:
-    """Evaluate what was found: one `Detections` a sample in the samples' order, or the `Results` of a file."""
-    if not isinstance(found, Results):
-        if len(found) != len(dataset):
-            raise DataError(f"found: want one Detections for each of {len(dataset)} images, got {len(found)}")
-        if wrong := [one.names for one in found if one.names != tuple(dataset.names)]:
-            raise DataError(f"found: names {list(wrong[0])}, the dataset has {list(dataset.names)}")
-        found = Results.join(found)
+    """Evaluate one `Detections` per sample in the order of the samples, or the `Results` of a file."""
+    if not isinstance(detections, Results):
+        if len(detections) != len(dataset):
+            raise DataError(f"detections: expected one for each of {len(dataset)} images, got {len(detections)}")
+        if wrong := [one.names for one in detections if one.names != tuple(dataset.names)]:
+            raise DataError(f"detections: names {list(wrong[0])}, the dataset has {list(dataset.names)}")
+        detections = Results.join(detections)
     if score_threshold > 0:
-        found = found.reaching(score_threshold)
-    truth = ground_truth(dataset)
-    result = voc_evaluate(
-        found.boxes, found.scores, found.labels, found.images, truth["boxes"], truth["labels"], truth["images"],
-        gt_difficult=truth["difficult"], num_classes=len(dataset.names),
-    )  # fmt: skip
+        detections = detections.reaching(score_threshold)
+    arrays = make_arrays(detections, dataset)
+    match = match_detections(arrays)
     paths = tuple(sample.path for sample in dataset.samples)
-    return Evaluation(result, tuple(dataset.names), paths, found, truth, score_threshold)
+    return Evaluation(average(arrays, match), tuple(dataset.names), paths, detections, arrays, match, score_threshold)
 
 
-def ground_truth(dataset: Dataset) -> dict[str, NDArray[Any]]:
-    """The objects as flat arrays: boxes (G, 4), labels, difficult (a crowd counts as such), crowd and images (G,)."""
+def make_arrays(results: Results, dataset: Dataset) -> Arrays:
+    """Detections and the objects of a dataset as the metrics take them; VOC's rules ignore crowds as well."""
     samples = dataset.samples
-    return {
-        "boxes": np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)]),
-        "labels": np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)]),
-        "difficult": np.concatenate([np.zeros(0, bool), *(sample.difficult | sample.crowd for sample in samples)]),
-        "crowd": np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)]),
-        "images": np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
-    }
+    crowd = np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)])
+    return Arrays.check(
+        results.boxes, results.scores, results.labels, results.images,
+        np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)]),
+        np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)]),
+        np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
+        gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)]) | crowd,
+        gt_crowd=crowd,
+        num_classes=len(dataset.names),
+    )  # fmt: skip
 
 
-def _renamed(value: Any) -> Any:
-    return {NAMES.get(key, key): _renamed(one) for key, one in value.items()} if isinstance(value, dict) else value
+def _to_dict(result: Result) -> dict[str, Any]:
+    """A result for JSON, under the names that tables use."""
+    return {NAMES.get(key, key): value for key, value in result.to_dict().items()}

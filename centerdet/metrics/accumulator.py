@@ -1,33 +1,23 @@
-"""Evaluation image by image: for loops that do not keep everything in flat arrays themselves.
+"""Evaluation image by image, for loops that do not collect flat arrays themselves.
 
 Law: the numbers are those of the flat arrays with images in the order of their numbers, whatever the order in which
 images came and however accumulators were merged.
 """
 
-import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..boxes import area
 from ..errors import DataError
-from .arrays import IMAGE_LIMIT, Problem
-from .coco import CocoResult, box_area, coco_evaluate
-from .voc import VocResult, voc_evaluate
+from . import coco, voc
+from .arrays import IMAGE_LIMIT, Arrays, check_whole
 
 __all__ = ["Accumulator"]
 
-EMPTY: dict[str, NDArray[Any]] = {
-    "det_boxes": np.zeros((0, 4), np.float32),
-    "det_scores": np.zeros(0, np.float32),
-    "det_labels": np.zeros(0, np.int64),
-    "gt_boxes": np.zeros((0, 4)),
-    "gt_labels": np.zeros(0, np.int64),
-    "gt_difficult": np.zeros(0, np.bool_),
-    "gt_crowd": np.zeros(0, np.bool_),
-    "gt_area": np.zeros(0),
-}
+COLUMNS = tuple(field.name for field in fields(Arrays) if field.name != "num_classes")
 
 
 class Accumulator:
@@ -39,87 +29,69 @@ class Accumulator:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._images: dict[int, dict[str, NDArray[Any]]] = {}
-        self._counted = True  # images are numbered as they come
+        self._images: dict[int, Arrays] = {}
+        self._in_turn = True  # images are numbered as they come
 
     def __len__(self) -> int:
         return len(self._images)
 
     def update(self, detections: object, annotations: object, image: int | None = None) -> None:
-        """Add a image; name its number for every image or for none. The same number twice is a DataError."""
-        number = len(self) if image is None else operator.index(image)
-        if not 0 <= number <= IMAGE_LIMIT:
-            raise DataError(f"image: want a whole number from 0 to {IMAGE_LIMIT}, got {number}")
-        if len(self) and self._counted != (image is None):
-            raise DataError("image: want a number for every image or for none")
+        """Add an image; give a number for every image or for none. A repeated number is a DataError."""
+        number = len(self) if image is None else check_whole("image", image, 0, IMAGE_LIMIT)
+        if len(self) and self._in_turn != (image is None):
+            raise DataError("image: expected a number for every image or for none")
         if number in self._images:
-            raise DataError(f"image: image {number} is there already")
-        found = {name: _get(detections, name) for name in ("boxes", "scores", "labels")}
-        truth = {name: _get(annotations, name) for name in ("boxes", "labels")}
-        flags = {name: _get(annotations, name, None) for name in ("difficult", "crowd")}
-        area = _get(annotations, "area", None)
-        images = [np.full(len(boxes), number) for boxes in (found["boxes"], truth["boxes"])]
+            raise DataError(f"image: image {number} was added before")
+        boxes, gt_boxes = _get(detections, "boxes"), _get(annotations, "boxes")
         try:
-            problem, other = (
-                Problem.check(
-                    found["boxes"], found["scores"], found["labels"], images[0],
-                    truth["boxes"], truth["labels"], images[1], self.num_classes,
-                    flag=(f"gt_{name}", flag), gt_area=area,
-                )
-                for name, flag in flags.items()
+            arrays = Arrays.check(
+                boxes, _get(detections, "scores"), _get(detections, "labels"), np.full(len(boxes), number),
+                gt_boxes, _get(annotations, "labels"), np.full(len(gt_boxes), number),
+                gt_difficult=_get(annotations, "difficult", None), gt_crowd=_get(annotations, "crowd", None),
+                gt_area=_get(annotations, "area", None), num_classes=self.num_classes,
             )  # fmt: skip
         except DataError as error:
             raise DataError(f"image {number}: {error}") from None
-        row = {
-            "det_boxes": problem.det_boxes,
-            "det_scores": problem.det_scores,
-            "det_labels": problem.det_labels,
-            "gt_boxes": problem.gt_boxes,
-            "gt_labels": problem.gt_labels,
-            "gt_difficult": problem.gt_flag,
-            "gt_crowd": other.gt_flag,
-            "gt_area": box_area(problem.gt_boxes) if problem.gt_area is None else problem.gt_area,
-        }
-        self._images[number] = {name: array.copy() for name, array in row.items()}
-        self._counted = image is None
+        if arrays.gt_area is None:
+            arrays = replace(arrays, gt_area=np.asarray(area(arrays.gt_boxes), np.float64))
+        copies: dict[str, Any] = {name: getattr(arrays, name).copy() for name in COLUMNS}
+        self._images[number] = replace(arrays, **copies)
+        self._in_turn = image is None
 
     def merge(self, other: "Accumulator") -> None:
-        """Add another one's images; where images were numbered as they came, the other's follow."""
+        """Add the images of another one; where images were numbered as they came, the other's follow."""
         if other.num_classes != self.num_classes:
-            raise DataError(f"num_classes: want {self.num_classes}, got {other.num_classes}")
+            raise DataError(f"num_classes: expected {self.num_classes}, got {other.num_classes}")
         if not len(other):
             return
-        if len(self) and self._counted != other._counted:
-            raise DataError("image: want a number for every image or for none")
-        shift = len(self) if other._counted else 0
-        twice = sorted(self._images.keys() & {number + shift for number in other._images})
-        if twice:
-            raise DataError(f"image: image {twice[0]} is there already, as are {len(twice) - 1} more")
+        if len(self) and self._in_turn != other._in_turn:
+            raise DataError("image: expected a number for every image or for none")
+        shift = len(self) if other._in_turn else 0
+        if twice := sorted(self._images.keys() & {number + shift for number in other._images}):
+            raise DataError(f"image: image {twice[0]} and {len(twice) - 1} more are in both")
         self._images.update({number + shift: image for number, image in other._images.items()})
-        self._counted = other._counted
+        self._in_turn = other._in_turn
 
-    def compute(self, iou_threshold: float = 0.5) -> VocResult:
+    def compute(self, iou_threshold: float = 0.5) -> voc.VocResult:
         """AP by VOC's rules."""
-        columns = self._columns(without=("gt_crowd", "gt_area"))
-        return voc_evaluate(**columns, num_classes=self.num_classes, iou_threshold=iou_threshold)
+        return voc.evaluate(self._join(), iou_threshold)
 
-    def compute_coco(self, max_detections: Sequence[int] = (1, 10, 100)) -> CocoResult:
+    def compute_coco(self, max_detections: Sequence[int] = coco.LIMITS) -> coco.CocoResult:
         """The COCO numbers."""
-        columns = self._columns(without=("gt_difficult",))
-        return coco_evaluate(**columns, num_classes=self.num_classes, max_detections=max_detections)
+        return coco.evaluate(self._join(), max_detections)
 
-    def _columns(self, without: tuple[str, ...]) -> dict[str, Any]:
-        """The flat arrays, images in the order of their numbers."""
-        stored = sorted(self._images.items())
+    def _join(self) -> Arrays:
+        """All images in one, in the order of their numbers."""
+        empty = Arrays.check([], [], [], [], [], [], [], gt_area=[], num_classes=self.num_classes)
+        numbers = np.array(sorted(self._images), np.int64)
+        parts = [self._images[number] for number in numbers.tolist()]
         columns: dict[str, Any] = {
-            name: np.concatenate([empty, *(rows[name] for _, rows in stored)])
-            for name, empty in EMPTY.items()
-            if name not in without
+            name: np.concatenate([getattr(empty, name), *(getattr(part, name) for part in parts)]) for name in COLUMNS
         }
-        for kind in ("det", "gt"):
-            numbers = [np.full(len(rows[f"{kind}_labels"]), number) for number, rows in stored]
-            columns[f"{kind}_images"] = np.concatenate([np.zeros(0, np.int64), *numbers])
-        return columns
+        for kind in ("det", "gt"):  # a merge may have given an image another number
+            counts = [len(getattr(part, f"{kind}_labels")) for part in parts]
+            columns[f"{kind}_images"] = np.repeat(numbers, np.array(counts, np.int64))
+        return replace(empty, **columns)
 
 
 def _get(record: Any, name: str, *default: Any) -> Any:

@@ -1,11 +1,10 @@
-"""Who gets which ground truth by COCO's rules, at ten IoU thresholds and in four area ranges at once.
+"""COCO's matching of detections and ground truths, at ten IoU thresholds and in four area ranges at once.
 
 In score order every detection takes its best ground truth that is still free: real ones before ignored ones (crowds,
-or outside of the area range; a crowd is never taken), the last of equals. Two cases, by ground truth and threshold:
+or outside the area range; a crowd is always free), the last of equals. Two cases, by ground truth and threshold:
 
-- Easy: all the detections that reach the threshold have no other choice, so the first of them gets it.
-- Hard: this is a serial dictatorship, which deferred acceptance finds too: each detection proposes down its list, a
-  ground truth keeps the earliest in score order. A few rounds settle all thresholds, area ranges and images.
+- Easy: none of the detections that reach the threshold has another choice there. The first of them takes it.
+- Hard: some detection has a choice, so matches depend on each other, along chains of any length. See `_match_hard`.
 
 Shapes: G ground truths, S pairs with an IoU of at least 0.5, A area ranges, M matches.
 """
@@ -15,136 +14,161 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .overlaps import stable_order
+from .order import stable_order
 
 __all__ = ["THRESHOLDS", "Matches", "match"]
 
 Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
+Floats = NDArray[np.float64]
+Levels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-NONE = np.iinfo(np.int64).max
+NOBODY = np.iinfo(np.int64).max
 
 
 class Matches(NamedTuple):
-    """Place of the detection in score order (M,), row of the ground truth (M,), and (A, M) bits: the thresholds won."""
+    """Rank of the detection in score order (M,), row of the ground truth (M,), and (A, M) bits: bit t for threshold t.
 
-    place: Ints
+    A pair may stand in several rows; no two of them have the same bit in the same range.
+    """
+
+    rank: Ints
     truth: Ints
     bits: NDArray[np.int16]
 
 
-def match(place: Ints, truth: Ints, iou: Doubles, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
-    """The matching of pairs (place in score order, truth row, IoU; each (S,), grouped by detection, truth rows rising).
+def match(rank: Ints, truth: Ints, iou: Floats, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
+    """The matches among pairs (S,): rank in score order, truth row, IoU; grouped by detection, truth rows rising.
 
-    gt_cell (G,): class and image. crowd (G,). real (A, G): what counts; the first range contains the others.
+    gt_cell (G,): class and image. crowd (G,). real (A, G): ground truths that count; the first range contains the
+    others.
     """
     level = np.zeros(len(iou), np.uint8)  # the pair reaches the thresholds 0 ... level - 1
     for threshold in THRESHOLDS:
         level += iou >= threshold
-    hard = np.zeros(len(crowd), np.uint8)  # a ground truth is hard at the thresholds 0 ... hard - 1
-    again = np.append(place[1:] == place[:-1], False)[: len(place)]
-    choice = np.flatnonzero(again | np.append(False, again[:-1])[: len(place)])
+    # A ground truth is hard at the thresholds 0 ... hard - 1: there a detection that reaches it reaches another, too.
+    hard = np.zeros(len(crowd), np.uint8)
+    next_same = np.append(rank[1:] == rank[:-1], False)[: len(rank)]
+    choice = np.flatnonzero(next_same | np.append(False, next_same[:-1])[: len(rank)])  # detections of several pairs
     if len(choice):
-        starts = np.flatnonzero(np.diff(place[choice], prepend=-1))
+        starts = np.flatnonzero(np.diff(rank[choice], prepend=-1))
         lengths = np.diff(starts, append=len(choice))
         levels = level[choice]
         highest = np.flatnonzero(levels == np.repeat(np.maximum.reduceat(levels, starts), lengths))
-        levels[highest[np.flatnonzero(np.diff(place[choice[highest]], prepend=-1))]] = 0
+        levels[highest[np.flatnonzero(np.diff(rank[choice[highest]], prepend=-1))]] = 0  # the first of the highest
         second = np.repeat(np.maximum.reduceat(levels, starts), lengths)  # below it the detection has a choice
         np.maximum.at(hard, truth[choice], np.minimum(level[choice], second))
-    parts = [_match_easy(place, truth, level, crowd, hard, len(real))]
+    parts = [_match_easy(rank, truth, level, crowd, hard, len(real))]
     contested = np.flatnonzero(hard[truth])
     if len(contested):
         level = np.minimum(level, hard[truth])[contested]
-        parts.append(_match_hard(place[contested], truth[contested], iou[contested], level, gt_cell, crowd, real, hard))
-    place, truth = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
-    rising = np.argsort(place)
-    return Matches(place[rising], truth[rising], np.concatenate([part[2] for part in parts], axis=1)[:, rising])
+        parts.append(_match_hard(rank[contested], truth[contested], iou[contested], level, gt_cell, crowd, real, hard))
+    rank, truth = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
+    rising = np.argsort(rank)
+    return Matches(rank[rising], truth[rising], np.concatenate([part[2] for part in parts], axis=1)[:, rising])
 
 
-def _match_easy(
-    place: Ints, truth: Ints, level: NDArray[np.uint8], crowd: Mask, hard: NDArray[np.uint8], ranges: int
-) -> Matches:
-    """A pair wins the thresholds that it reaches, from where the earlier detections of its ground truth reach on."""
-    first = np.full((len(crowd), len(THRESHOLDS)), NONE)  # the first detection that reaches a threshold
+def _match_easy(rank: Ints, truth: Ints, level: Levels, crowd: Mask, hard: Levels, ranges: int) -> Matches:
+    """Each ground truth takes the first detection that reaches the threshold; the same in all area ranges.
+
+    The higher the threshold, the later its first detection. So a pair wins a run of thresholds: from where the earlier
+    detections fall short to where it does itself. If the detections of a ground truth have ranks 3, 5, 8 and levels
+    4, 9, 7, then rank 3 wins the thresholds 0 ... 3, rank 5 wins 4 ... 8 and rank 8 none.
+    """
+    first = np.full((len(crowd), len(THRESHOLDS)), NOBODY)  # rank of the first detection that reaches a threshold
     slot = truth * len(THRESHOLDS) + level - 1
-    np.minimum.at(first.reshape(-1), slot, place)
-    np.minimum.accumulate(first[:, ::-1], axis=1, out=first[:, ::-1])
+    np.minimum.at(first.reshape(-1), slot, rank)  # by the highest threshold that a detection reaches,
+    np.minimum.accumulate(first[:, ::-1], axis=1, out=first[:, ::-1])  # and at all thresholds below
     many = crowd[truth]
-    wins = np.flatnonzero(((first.reshape(-1)[slot] == place) | many) & (level > hard[truth]))
-    place, truth, level, many = place[wins], truth[wins], level[wins], many[wins]
-    begin = (first[truth] < place[:, None]).sum(1)
+    wins = np.flatnonzero(((first.reshape(-1)[slot] == rank) | many) & (level > hard[truth]))
+    rank, truth, level, many = rank[wins], truth[wins], level[wins], many[wins]
+    begin = (first[truth] < rank[:, None]).sum(1)
     begin[many] = 0
     begin = np.maximum(begin, hard[truth])
-    bits = ((1 << level.astype(np.int64)) - (1 << begin)).astype(np.int16)
-    return Matches(place, truth, np.tile(bits, (ranges, 1)))
+    bits = ((1 << level.astype(np.int64)) - (1 << begin)).astype(np.int16)  # bits begin ... level - 1
+    return Matches(rank, truth, np.tile(bits, (ranges, 1)))
 
 
 def _match_hard(
-    place: Ints,
+    rank: Ints,
     truth: Ints,
-    iou: Doubles,
-    level: NDArray[np.uint8],
+    iou: Floats,
+    level: Levels,
     gt_cell: Ints,
     crowd: Mask,
     real: Mask,
-    hard: NDArray[np.uint8],
+    hard: Levels,
 ) -> Matches:
-    """Deferred acceptance. level: up to where the pair's ground truth is hard as well."""
+    """Deferred acceptance (Gale and Shapley, 1962). level: up to where the pair's ground truth is hard as well.
+
+    Taking turns in score order is a serial dictatorship. Deferred acceptance finds the same matching without turns:
+    every detection proposes to the ground truths of its list, best first, and a ground truth holds on to the proposal
+    that comes first in score order. Say A, B, C have falling scores, A and B prefer X, B then Y, and C has Y alone:
+        round 1: A and B propose to X, C to Y; X holds A and refuses B, Y holds C
+        round 2: B proposes to Y; Y holds B and drops C
+        round 3: C has no one left to propose to; A-X and B-Y are matched, as they are in turns
+    Invariant: the rank that a ground truth holds never rises. So whoever was refused or dropped would be so later, too,
+    and needs to go down its list only. A few rounds settle all thresholds, area ranges and images.
+    """
     rows = np.flatnonzero(hard)
     slot_of = np.cumsum(hard > 0) - 1
     cell = np.unique(gt_cell[rows], return_inverse=True)[1]
-    # A range that ignores all of a cell's hard ground truths, or the same as the first range, leaves all lists alone.
+    # An area range orders the lists of a cell otherwise than the first range does only if it ignores some of the hard
+    # ground truths that are real in the first, and not all. Elsewhere the matches of the first range hold.
     demoted = real[0, rows] & ~real[:, rows]  # (A, rows)
     count = np.array([np.bincount(cell, weights=row) for row in demoted])
     changed = (count > 0) & (count < np.bincount(cell))
     changed[0] = True
     changed = changed[:, cell[slot_of[truth]]]  # (A, S)
-    area, pair = np.nonzero(changed)
-    place, truth, level, iou = place[pair], truth[pair], level[pair], iou[pair]
+    area, pair = np.nonzero(changed)  # from here on a row is a pair in an area range
+    rank, truth, level, iou = rank[pair], truth[pair], level[pair], iou[pair]
 
-    head = np.append(True, (place[1:] != place[:-1]) | (area[1:] != area[:-1]))  # a detection's list begins
+    # Lists of preference, each the consecutive rows of one detection in one area range. Only lists of several rows
+    # need sorting. Rows go in backwards, so that the stable sort puts the last of equals first.
+    head = np.append(True, (rank[1:] != rank[:-1]) | (area[1:] != area[:-1]))
     last = np.append(head[1:], True)
-    mixed = np.flatnonzero(~(head & last))
-    back = mixed[::-1]  # so that the last of equals comes first
-    falling = np.float64(2).view(np.int64) - iou[back].view(np.int64)  # bits of IoUs rise with them
-    ignored, own = ~real[area[back], truth[back]], np.cumsum(head)[back]
+    several = np.flatnonzero(~(head & last))[::-1]
+    falling = np.float64(2).view(np.int64) - iou[several].view(np.int64)  # bits of positive floats rise with them
+    ignored, number = ~real[area[several], truth[several]], np.cumsum(head)[several]
     order = np.arange(len(truth))
-    order[mixed] = back[stable_order((falling, 64), (ignored, 1), (own, len(truth).bit_length()))]
+    order[several[::-1]] = several[stable_order((falling, 64), (ignored, 1), (number, len(truth).bit_length()))]
     truth, level = truth[order], level[order]
-    slot = (area * len(rows) + slot_of[truth]) * len(THRESHOLDS)
-    free = crowd[truth]
-    shift = len(truth).bit_length()
-    claim = (place << shift) + np.arange(len(truth))  # compares by place, and names the pair
 
+    # A slot is one ground truth in one area range at one threshold. A priority names a row and compares by rank: the
+    # rank stands in its high bits, the row in the low ones.
+    slot = (area * len(rows) + slot_of[truth]) * len(THRESHOLDS)
+    is_crowd = crowd[truth]
+    shift = len(truth).bit_length()
+    priority = (rank << shift) + np.arange(len(truth))
+
+    # A proposer is a detection at one threshold t, and stands at the row that it proposes to.
     heads = np.flatnonzero(head)
     reach = np.maximum.reduceat(level, heads).astype(np.int64)
-    offer = np.repeat(heads, reach)
-    t = np.arange(len(offer)) - np.repeat(np.cumsum(reach) - reach, reach)
-    kept = np.full(len(real) * len(rows) * len(THRESHOLDS), NONE)
-    won = np.zeros(len(truth), np.int64)
-    while len(offer):
-        enough = level[offer] > t
-        welcome = enough & free[offer]
-        np.add.at(won, offer[welcome], 1 << t[welcome])
-        fight = np.flatnonzero(enough & ~welcome)
-        rival, at = offer[fight], t[fight]
-        target, bid = slot[rival] + at, claim[rival]
-        before = kept[target]
-        np.minimum.at(kept, target, bid)
-        wins = kept[target] == bid
-        ousted = wins & (before < NONE)
-        failed = ~enough
-        offer = np.concatenate([offer[failed], rival[~wins], before[ousted] & ((1 << shift) - 1)])
-        t = np.concatenate([t[failed], at[~wins], at[ousted]])
-        more = ~last[offer]
-        offer, t = offer[more] + 1, t[more]
-    settled = np.flatnonzero(kept < NONE)
-    np.add.at(won, kept[settled] & ((1 << shift) - 1), 1 << (settled % len(THRESHOLDS)))
+    row = np.repeat(heads, reach)
+    t = np.arange(len(row)) - np.repeat(np.cumsum(reach) - reach, reach)
+    holds = np.full(len(real) * len(rows) * len(THRESHOLDS), NOBODY)
+    bits = np.zeros(len(truth), np.int64)
+    while len(row):
+        able = level[row] > t
+        welcome = able & is_crowd[row]  # a crowd takes everyone
+        np.add.at(bits, row[welcome], 1 << t[welcome])
+        proposing = np.flatnonzero(able & ~welcome)
+        suitor, at = row[proposing], t[proposing]
+        target, offered = slot[suitor] + at, priority[suitor]
+        before = holds[target]
+        np.minimum.at(holds, target, offered)
+        accepted = holds[target] == offered
+        dropped = accepted & (before < NOBODY)
+        row = np.concatenate([row[~able], suitor[~accepted], before[dropped] & ((1 << shift) - 1)])
+        t = np.concatenate([t[~able], at[~accepted], at[dropped]])
+        more = ~last[row]
+        row, t = row[more] + 1, t[more]
+    settled = np.flatnonzero(holds < NOBODY)
+    np.add.at(bits, holds[settled] & ((1 << shift) - 1), 1 << (settled % len(THRESHOLDS)))
 
-    wins = np.flatnonzero(won)
+    wins = np.flatnonzero(bits)
     area, pair = area[wins], pair[order[wins]]
-    bits = np.where((np.arange(len(real))[:, None] == area) | ((area == 0) & ~changed[:, pair]), won[wins], 0)
-    return Matches(place[wins], truth[wins], bits.astype(np.int16))
+    copied = (area == 0) & ~changed[:, pair]  # into the ranges where the first range's matches hold
+    all_bits = np.where((np.arange(len(real))[:, None] == area) | copied, bits[wins], 0)
+    return Matches(rank[wins], truth[wins], all_bits.astype(np.int16))

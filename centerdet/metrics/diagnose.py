@@ -1,38 +1,32 @@
-"""What lies behind an AP: sizes, operating points, curves and confusions, on the flat arrays of `voc_evaluate`.
+"""Behind an AP: sizes, operating points and confusions.
 
-All but the confusion matrix stand on the matching of `voc_match`; each says its rule. A score threshold is `>=`, in the
-scores' own precision.
+All but the confusion matrix use VOC's match (`voc.match_detections`); each function states its rule. A score threshold
+is `>=`, in the precision of the scores.
 
-Shapes: D detections, G ground truths, C classes, K detections of a class.
+Shapes: D detections, G ground truths, C classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..boxes import area
-from .arrays import Problem, check_threshold
-from .ranking import (
-    Floats,
-    Ints,
-    Mask,
-    Result,
-    count_truths,
-    finite_number,
-    match_arrays,
-    number_images,
-    pairs_of_any_class,
-    point_average,
-    reaches,
-)
+from .arrays import SIZE_RANGES, Arrays, check_finite, check_threshold, count_per_class, number_images, reaches
+from .overlaps import pairs_of_any_class
+from .result import Result
+from .voc import VocMatch, average
 
 __all__ = [
-    "ConfusionMatrix", "OperatingPoints", "PrecisionRecall", "Rates", "SizeAP",
-    "ap_by_size", "confusion_matrix", "operating_points", "precision_recall",
+    "ConfusionMatrix", "OperatingPoints", "Rates", "SizeAP", "ap_by_size", "confusion_matrix", "operating_points",
 ]  # fmt: skip
 
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # COCO's, both ends inside
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+SIZES = {name: bounds for name, bounds in SIZE_RANGES.items() if name != "all"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,47 +43,33 @@ class SizeAP(Result):
     iou_threshold: float
 
 
-def ap_by_size(
-    det_boxes: Any,
-    det_scores: Any,
-    det_labels: Any,
-    det_images: Any,
-    gt_boxes: Any,
-    gt_labels: Any,
-    gt_images: Any,
-    *,
-    gt_difficult: Any = None,
-    gt_area: Any = None,
-    num_classes: int,
-    iou_threshold: float = 0.5,
-) -> SizeAP:
+def ap_by_size(arrays: Arrays, match: VocMatch) -> SizeAP:
     """VOC AP of small, medium and large objects, by COCO's bounds (both inclusive) on gt_area or the box's area.
 
-    Ground truths outside a size are ignored as difficult ones are: so is every detection that goes to one. A detection
-    that goes to none (its best IoU is below the threshold) is ignored if the area of its own box is outside.
+    Ground truths outside a size are ignored like difficult ones, with every detection matched to them. A detection
+    without a match (its best IoU is below the threshold) is ignored if the area of its box is outside.
     """
-    problem, match = match_arrays(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
-        gt_difficult, num_classes, iou_threshold, gt_area,
-    )  # fmt: skip
-    truth_area = area(problem.gt_boxes) if problem.gt_area is None else problem.gt_area
-    judged_by = area(problem.det_boxes.astype(np.float64))
-    matched = match.best_iou >= iou_threshold
-    judged_by[matched] = truth_area[match.best_gt[matched]]
-    rows = []
+    gt_area = area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
+    det_area = area(arrays.det_boxes.astype(np.float64))
+    matched = match.best_iou >= match.iou_threshold
+    det_area[matched] = gt_area[match.best_gt[matched]]
+    results = []
     for low, high in SIZES.values():
-        real = ~problem.gt_flag & (low <= truth_area) & (truth_area <= high)
-        counted = ~match.ignored & (low <= judged_by) & (judged_by <= high)
-        averages = point_average(problem, match.order, counted, match.true_positive, real)
-        rows.append((*averages, count_truths(problem, real)))
-    ap, ap_11pt, mean_ap, mean_ap_11pt, positive = (np.stack(column) for column in zip(*rows, strict=True))
+        ignored = match.ignored | ~((low <= det_area) & (det_area <= high))
+        difficult = arrays.gt_difficult | ~((low <= gt_area) & (gt_area <= high))
+        part = replace(match, ignored=ignored, true_positive=match.true_positive & ~ignored)
+        results.append(average(replace(arrays, gt_difficult=difficult), part))
+    ap, ap_11pt, positive, mean_ap, mean_ap_11pt = (
+        np.stack([getattr(result, name) for result in results])
+        for name in ("ap", "ap_11pt", "num_positive", "mean_ap", "mean_ap_11pt")
+    )
     bounds = np.array(list(SIZES.values()))
-    return SizeAP(tuple(SIZES), bounds, ap, ap_11pt, positive, mean_ap, mean_ap_11pt, float(iou_threshold))
+    return SizeAP(tuple(SIZES), bounds, ap, ap_11pt, positive, mean_ap, mean_ap_11pt, match.iou_threshold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rates(Result):
-    """Counts and rates at a score, numbers or (C,): NaN where nothing was detected (precision) or is there (recall)."""
+    """Counts and rates at a score, numbers or (C,): NaN without detections (precision) or ground truth (recall)."""
 
     score_threshold: Any
     true_positives: Any
@@ -103,9 +83,9 @@ class Rates(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OperatingPoints(Result):
-    """Rates at the score asked for, and at the score of the best F1: of each class (C,), and of all classes together.
+    """Rates at the given score, and at the score of the best F1: of each class (C,), and of all classes together.
 
-    Together: one score for all, and counts summed over classes. The best score is NaN where there is no ground truth.
+    Together: one score for all, and counts summed over classes. The best score is NaN without ground truth.
     """
 
     per_class: Rates
@@ -117,55 +97,40 @@ class OperatingPoints(Result):
 
 
 def operating_points(
-    det_boxes: Any,
-    det_scores: Any,
-    det_labels: Any,
-    det_images: Any,
-    gt_boxes: Any,
-    gt_labels: Any,
-    gt_images: Any,
-    *,
-    gt_difficult: Any = None,
-    num_classes: int,
-    iou_threshold: float = 0.5,
-    score_threshold: float = 0.3,
-    num_images: int | None = None,
+    arrays: Arrays, match: VocMatch, *, score_threshold: float = 0.3, num_images: int | None = None
 ) -> OperatingPoints:
-    """Precision, recall, F1 and false positives per image at a score, by VOC's matching.
+    """Precision, recall, F1 and false positives per image at a score.
 
-    num_images counts the images evaluated; by default those that a detection or a ground truth names. Of several
+    num_images: the number of images evaluated; by default those that have a detection or a ground truth. Of several
     scores with the best F1 the highest is taken.
     """
-    problem, match = match_arrays(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
-        gt_difficult, num_classes, iou_threshold,
-    )  # fmt: skip
-    score_threshold = finite_number("score_threshold", score_threshold)
-    total = number_images(problem, num_images)[2]
+    score_threshold = check_finite("score_threshold", score_threshold)
+    total = number_images(arrays, num_images)[2]
     rows = match.order[~match.ignored[match.order]]
-    scores, labels, correct = problem.det_scores[rows], problem.det_labels[rows], match.true_positive[rows]
-    positive = count_truths(problem, ~problem.gt_flag)
+    scores, labels, correct = arrays.det_scores[rows], arrays.det_labels[rows], match.true_positive[rows]
+    positive = count_per_class(arrays, ~arrays.gt_difficult)
+    classes = arrays.num_classes
 
     def rates(thresholds: Floats) -> Rates:
         """The rates with a threshold for each class."""
-        kept = reaches(scores, thresholds[labels])
-        hits, all_kept = (np.bincount(labels[kept & part], minlength=len(positive)) for part in (correct, True))
-        return _rates(thresholds, hits, all_kept - hits, positive, total)
+        used = reaches(scores, thresholds[labels])
+        true, detected = (np.bincount(labels[used & part], minlength=classes) for part in (correct, True))
+        return _rates(thresholds, true, detected - true, positive, total)
 
     def together(threshold: float) -> Rates:
-        each = rates(np.full(num_classes, threshold))
+        each = rates(np.full(classes, threshold))
         return _rates(threshold, each.true_positives.sum(), each.false_positives.sum(), positive.sum(), total)
 
-    starts = np.searchsorted(labels, np.arange(num_classes + 1))
-    best = np.full(num_classes, np.nan)
+    starts = np.searchsorted(labels, np.arange(classes + 1))
+    best = np.full(classes, np.nan)
     for label in np.flatnonzero(positive).tolist():
         part = slice(starts[label], starts[label + 1])
         best[label] = _best_score(scores[part], correct[part], positive[label])
     falling = np.argsort(-scores, kind="stable")
     return OperatingPoints(
-        rates(np.full(num_classes, score_threshold)), together(score_threshold),
+        rates(np.full(classes, score_threshold)), together(score_threshold),
         rates(best), together(_best_score(scores[falling], correct[falling], positive.sum())),
-        total, float(iou_threshold),
+        total, match.iou_threshold,
     )  # fmt: skip
 
 
@@ -178,123 +143,72 @@ def _best_score(scores: Floats, correct: Mask, positive: int) -> float:
     return float(scores[f1.argmax()])
 
 
-def _rates(threshold: Any, hits: Any, false: Any, positive: Any, num_images: int) -> Rates:
+def _rates(threshold: Any, true: Any, false: Any, positive: Any, num_images: int) -> Rates:
     with np.errstate(invalid="ignore"):
-        precision, recall = np.divide(hits, hits + false), np.divide(hits, positive)
-        f1 = np.divide(2 * hits, hits + false + positive)
-    return Rates(threshold, hits, false, positive, precision, recall, f1, false / num_images)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PrecisionRecall(Result):
-    """One array (K,) a class, best score first; a point for each detection that is not ignored."""
-
-    scores: tuple[Floats, ...]
-    precision: tuple[Floats, ...]
-    recall: tuple[Floats, ...]
-    iou_threshold: float
-
-
-def precision_recall(
-    det_boxes: Any,
-    det_scores: Any,
-    det_labels: Any,
-    det_images: Any,
-    gt_boxes: Any,
-    gt_labels: Any,
-    gt_images: Any,
-    *,
-    gt_difficult: Any = None,
-    num_classes: int,
-    iou_threshold: float = 0.5,
-) -> PrecisionRecall:
-    """The whole precision-recall curve of every class, VOC matching; recall is NaN in a class without ground truth."""
-    problem, match = match_arrays(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
-        gt_difficult, num_classes, iou_threshold,
-    )  # fmt: skip
-    rows = match.order[~match.ignored[match.order]]
-    cuts = np.searchsorted(problem.det_labels[rows], np.arange(1, num_classes))
-    hits = [np.cumsum(part) for part in np.split(match.true_positive[rows], cuts)]
-    positive = count_truths(problem, ~problem.gt_flag)
-    with np.errstate(invalid="ignore"):
-        recall = tuple(np.divide(true, count) for true, count in zip(hits, positive, strict=True))
-    precision = tuple(true / np.arange(1, len(true) + 1) for true in hits)
-    scores = np.split(problem.det_scores[rows].astype(np.float64), cuts)
-    return PrecisionRecall(tuple(scores), precision, recall, float(iou_threshold))
+        precision, recall = np.divide(true, true + false), np.divide(true, positive)
+        f1 = np.divide(2 * true, true + false + positive)
+    return Rates(threshold, true, false, positive, precision, recall, f1, false / num_images)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfusionMatrix(Result):
-    """matrix[truth, said] (C + 1, C + 1): the last row is detected background, the last column missed ground truth."""
+    """matrix[truth, predicted] (C + 1, C + 1): the last row is background, the last column ground truth not detected.
+
+    The rows of the classes add up to their ground truths that are not difficult.
+    """
 
     matrix: Ints
     score_threshold: float
     iou_threshold: float
 
 
-def confusion_matrix(
-    det_boxes: Any,
-    det_scores: Any,
-    det_labels: Any,
-    det_images: Any,
-    gt_boxes: Any,
-    gt_labels: Any,
-    gt_images: Any,
-    *,
-    gt_difficult: Any = None,
-    num_classes: int,
-    iou_threshold: float = 0.5,
-    score_threshold: float = 0.3,
-) -> ConfusionMatrix:
-    """Which class was taken for which, by a greedy matching that does not look at classes.
+def confusion_matrix(arrays: Arrays, *, iou_threshold: float = 0.5, score_threshold: float = 0.3) -> ConfusionMatrix:
+    """Which class was predicted for which, by a greedy matching across classes.
 
     Detections with score >= the threshold, best first (ties by row): each takes the free ground truth of its image
     with the highest IoU >= iou_threshold (the first wins ties). Difficult ones are not in the matrix, nor are the
-    detections left over that reach the IoU with one, whatever its class.
+    unmatched detections that reach the IoU with one, whatever its class.
     """
-    problem = Problem.check(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images, num_classes,
-        flag=("gt_difficult", gt_difficult),
-    )  # fmt: skip
-    threshold, score_threshold = check_threshold(iou_threshold), finite_number("score_threshold", score_threshold)
-    kept = np.flatnonzero(reaches(problem.det_scores, score_threshold))
-    kept = kept[np.argsort(-problem.det_scores[kept], kind="stable")]
-    det, truth, iou = pairs_of_any_class(problem, threshold, kept)
-    place = np.empty(len(problem.det_scores), np.int64)
-    place[kept] = np.arange(len(kept))
-    real = ~problem.gt_flag[truth]
-    order = np.lexsort((truth[real], -iou[real], place[det[real]]))
-    mate = _greedy(place[det[real]][order], truth[real][order], len(kept))
+    threshold, score_threshold = check_threshold(iou_threshold), check_finite("score_threshold", score_threshold)
+    rows = np.flatnonzero(reaches(arrays.det_scores, score_threshold))
+    rows = rows[np.argsort(-arrays.det_scores[rows], kind="stable")]
+    det, truth, iou = pairs_of_any_class(arrays, threshold, rows)
+    rank = np.empty(len(arrays.det_scores), np.int64)
+    rank[rows] = np.arange(len(rows))
+    difficult = arrays.gt_difficult[truth]
+    excused = np.zeros(len(rows), np.bool_)
+    excused[rank[det[difficult]]] = True
+    turn, truth, iou = rank[det[~difficult]], truth[~difficult], iou[~difficult]
+    order = np.lexsort((truth, -iou, turn))
+    partner = _match_greedily(turn[order], truth[order], len(rows))
 
-    matched, background = mate >= 0, num_classes
-    excused = np.zeros(len(kept), np.bool_)
-    excused[place[det[~real]]] = True
-    said = problem.det_labels[kept].astype(np.int64)
-    actual = np.full(len(kept), background)
-    actual[matched] = problem.gt_labels[mate[matched]]
-    lost = ~problem.gt_flag
-    lost[mate[matched]] = False
-    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    np.add.at(matrix, (actual[matched | ~excused], said[matched | ~excused]), 1)
-    matrix[:-1, background] = count_truths(problem, lost)
+    matched, background = partner >= 0, arrays.num_classes
+    predicted = arrays.det_labels[rows].astype(np.int64)
+    actual = np.full(len(rows), background)
+    actual[matched] = arrays.gt_labels[partner[matched]]
+    missed = ~arrays.gt_difficult
+    missed[partner[matched]] = False
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    np.add.at(matrix, (actual[matched | ~excused], predicted[matched | ~excused]), 1)
+    matrix[:-1, background] = count_per_class(arrays, missed)
     return ConfusionMatrix(matrix, score_threshold, threshold)
 
 
-def _greedy(det: Ints, truth: Ints, count: int) -> Ints:
-    """The ground truth (-1: none) of each of `count` detections that choose in turn, of pairs sorted by turn and wish.
+def _match_greedily(det: Ints, truth: Ints, count: int) -> Ints:
+    """The ground truth (-1: none) of each of `count` detections that choose one after another.
 
-    In a round, every detection whose first wish nobody before it wants gets it; the first in turn always does.
+    The pairs are sorted by detection, best first, then by preference. In a round, a detection gets its best ground
+    truth that is left if no earlier detection could still want it; the first detection always does.
     """
-    mate = np.full(count, -1)
+    partner = np.full(count, -1)
     while len(det):
-        first = np.diff(det, prepend=-1) > 0  # each detection's dearest wish of those left
+        favorite = np.diff(det, prepend=-1) > 0  # the first pair of each detection
         earliest = np.full(truth.max() + 1, count)
         np.minimum.at(earliest, truth, det)
-        sure = first & (earliest[truth] == det)
-        mate[det[sure]] = truth[sure]
+        sure = favorite & (earliest[truth] == det)
+        partner[det[sure]] = truth[sure]
         taken = np.zeros(len(earliest), np.bool_)
         taken[truth[sure]] = True
-        left = ~taken[truth] & (mate[det] < 0)
-        det, truth = det[left], truth[left]
-    return mate
+        open_pairs = ~taken[truth] & (partner[det] < 0)
+        det, truth = det[open_pairs], truth[open_pairs]
+    return partner

@@ -1,85 +1,100 @@
 """Average precision as the official VOC devkit (VOCevaldet.m) computes it.
 
-A detection goes to the ground truth of its class and image with the highest IoU, taken or not. So its lot does not
-depend on other detections, and the true positive of a ground truth is the first detection in score order to go there.
+A detection is matched to the ground truth of its class and image with the highest IoU, even if that one is taken. So
+the match of a detection does not depend on the others, and the true positive of a ground truth is the best-scored
+detection matched to it.
 
-Shapes: D detections, G ground truths, C classes, P true positives of a class.
+Shapes: D detections, G ground truths, C classes, M true positives of a class.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from .arrays import Problem, check_threshold
-from .overlaps import Cells, find_cells, overlapping_pairs, score_order
-from .result import mean_over, plain
+from .arrays import Arrays, check_threshold, count_per_class
+from .order import order_by_class
+from .overlaps import best_pairs, find_cells, overlapping_pairs
+from .result import Result, mean_over
 
-__all__ = ["VocCurve", "VocMatch", "VocResult", "voc_evaluate", "voc_match"]
+__all__ = [
+    "VocCurve",
+    "VocMatch",
+    "VocResult",
+    "average",
+    "evaluate",
+    "judge",
+    "match_detections",
+    "voc_evaluate",
+    "voc_match",
+]
 
 Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+RECALLS = np.arange(0, 1.1, 0.1)  # the devkit's 11 recalls, of which the fourth is 0.30000000000000004
 
 
 class VocCurve(NamedTuple):
-    """Recall, precision and score at each true positive of a class, (P,) each, best score first."""
+    """Recall, precision and score at each true positive of a class, (M,) each, best score first."""
 
-    recall: Doubles
-    precision: Doubles
-    scores: Doubles
+    recall: Floats
+    precision: Floats
+    scores: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VocMatch:
-    """What became of each detection, in the order in which the detections came.
+    """The match of each detection, in the order of the detections.
 
-    best_gt (D,) int64: row of its ground truth (the highest IoU of its class and image, the first wins ties), -1
-    where it overlaps none. best_iou (D,). true_positive (D,) bool. ignored (D,) bool: went to a difficult one. All
+    best_gt (D,) int64: row of the ground truth of its class and image with the highest IoU (the first of equals), -1
+    where it overlaps none. best_iou (D,). true_positive (D,) bool. ignored (D,) bool: matched to a difficult one. All
     others are false positives. order (D,) int64: rows by class, then falling score, then row.
     """
 
     best_gt: Ints
-    best_iou: Doubles
+    best_iou: Floats
     true_positive: Mask
     ignored: Mask
     order: Ints
+    iou_threshold: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VocResult:
-    """ap, ap_11pt (C,): NaN where a class has no ground truth that counts, left out of the means. num_positive (C,)."""
+class VocResult(Result):
+    """AP per class and its means.
 
-    ap: Doubles
-    ap_11pt: Doubles
-    num_positive: Ints
+    ap, ap_11pt (C,): NaN for classes without ground truth that counts, which the means leave out. num_positive (C,).
+    """
+
     mean_ap: float
     mean_ap_11pt: float
+    ap: Floats
+    ap_11pt: Floats
+    num_positive: Ints
     iou_threshold: float
-    eleven_points: str
-    _curves: tuple[Ints, VocCurve] = field(repr=False)
+    _curves: tuple[Ints, VocCurve] = field(repr=False, metadata={"json": False})
 
     @property
     def protocol(self) -> str:
-        """How the numbers were computed, in one line."""
+        """The rules behind the numbers, in one line."""
         return (
-            f"VOC devkit: IoU >= {self.iou_threshold:g}, best ground truth taken or not, difficult ignored; "
-            f"ap: area under the curve (2010 on), ap_11pt: 11 points (2007), recall grid {self.eleven_points}"
+            f"VOC devkit: IoU >= {self.iou_threshold:g}, best ground truth even if taken, difficult ignored; "
+            "ap: area under the curve (2010 on), ap_11pt: 11 points (2007)"
         )
 
     def curve(self, label: int) -> VocCurve:
         """The precision-recall curve of a class at its true positives; between them precision only falls."""
-        starts, whole = self._curves
+        starts, all_classes = self._curves
         part = slice(starts[label], starts[label + 1])
-        return VocCurve(*(column[part] for column in whole))
+        return VocCurve(*(column[part] for column in all_classes))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers for JSON; NaN becomes None."""
-        names = ("mean_ap", "mean_ap_11pt", "ap", "ap_11pt", "num_positive", "iou_threshold", "eleven_points")
-        return {"protocol": self.protocol, **{name: plain(getattr(self, name)) for name in names}}
+        return {"protocol": self.protocol, **Result.to_dict(self)}
 
 
 def voc_evaluate(
@@ -94,30 +109,20 @@ def voc_evaluate(
     gt_difficult: object = None,
     num_classes: int,
     iou_threshold: float = 0.5,
-    eleven_points: Literal["arange", "exact"] = "arange",
 ) -> VocResult:
     """AP of every class by VOC's rules.
 
     Args: boxes (D, 4) and (G, 4) xyxy, half-open (a VOC box (xmin, ymin, xmax, ymax) is (xmin - 1, ymin - 1, xmax,
     ymax)), any float type. Labels and images: whole numbers from 0. Rows in file order, which settles ties.
-    gt_difficult (G,): 0 or 1. eleven_points: "arange" compares recall with NumPy's arange(0, 1.1, 0.1), where 0.3 is
-    0.30000000000000004; "exact" compares 10 * true positives with i * positives.
+    gt_difficult (G,): 0 or 1. The 11 recalls are NumPy's arange(0, 1.1, 0.1), where 0.3 is 0.30000000000000004.
     Raises DataError (a ValueError) for broken rows.
     """
     threshold = check_threshold(iou_threshold)
-    if eleven_points not in ("arange", "exact"):
-        raise DataError(f'eleven_points: want "arange" or "exact", got {eleven_points!r}')
-    problem = Problem.check(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images, num_classes,
-        flag=("gt_difficult", gt_difficult),
+    arrays = Arrays.check(
+        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
+        gt_difficult=gt_difficult, num_classes=num_classes,
     )  # fmt: skip
-    cells = find_cells(problem)
-    with ThreadPoolExecutor(1) as pool:
-        ordering = pool.submit(_ordering, problem)
-        det, truth, _ = _best(problem, cells, threshold)
-    order, place = ordering.result()
-    hit, ignored = _judge(problem, truth, place[det])
-    return _average(problem, order, np.sort(place[det[hit]]), np.sort(place[det[ignored]]), threshold, eleven_points)
+    return evaluate(arrays, threshold)
 
 
 def voc_match(
@@ -133,77 +138,84 @@ def voc_match(
     num_classes: int,
     iou_threshold: float = 0.5,
 ) -> VocMatch:
-    """What VOC's rules make of each detection; arguments as for `voc_evaluate`."""
+    """The match of each detection by VOC's rules; arguments as for `voc_evaluate`."""
     threshold = check_threshold(iou_threshold)
-    problem = Problem.check(
-        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images, num_classes,
-        flag=("gt_difficult", gt_difficult),
+    arrays = Arrays.check(
+        det_boxes, det_scores, det_labels, det_images, gt_boxes, gt_labels, gt_images,
+        gt_difficult=gt_difficult, num_classes=num_classes,
     )  # fmt: skip
-    order, place = _ordering(problem)
+    return match_detections(arrays, threshold)
+
+
+def evaluate(arrays: Arrays, iou_threshold: float = 0.5) -> VocResult:
+    """`average` of `match_detections`, faster: pairs below the threshold are left out."""
+    threshold = check_threshold(iou_threshold)
+    with ThreadPoolExecutor(1) as pool:  # sorting needs no pairs
+        ordering = pool.submit(order_by_class, arrays.det_scores, arrays.det_labels, arrays.num_classes)
+        det, truth, _ = best_pairs(*overlapping_pairs(arrays, find_cells(arrays), threshold))
+    order, rank = ordering.result()
+    true, ignored = _judge(arrays.gt_difficult, truth, rank[det])
+    return _average(arrays, order, np.sort(rank[det[true]]), np.sort(rank[det[ignored]]), threshold)
+
+
+def match_detections(arrays: Arrays, iou_threshold: float = 0.5) -> VocMatch:
+    """The match of each detection, to be handed to `average` and to all diagnoses."""
+    threshold = check_threshold(iou_threshold)
+    order, _ = order_by_class(arrays.det_scores, arrays.det_labels, arrays.num_classes)
     count = len(order)
-    det, truth, iou = _best(problem, find_cells(problem), 0.0)
-    match = VocMatch(np.full(count, -1, np.int64), np.zeros(count), np.zeros(count, bool), np.zeros(count, bool), order)
-    match.best_gt[det], match.best_iou[det] = truth, iou
-    enough = iou >= threshold
-    det, truth = det[enough], truth[enough]
-    match.true_positive[det], match.ignored[det] = _judge(problem, truth, place[det])
-    return match
+    best_gt, best_iou = np.full(count, -1), np.zeros(count)
+    det, truth, iou = best_pairs(*overlapping_pairs(arrays, find_cells(arrays), 0.0))
+    best_gt[det], best_iou[det] = truth, iou
+    return judge(arrays, VocMatch(best_gt, best_iou, np.zeros(0, bool), np.zeros(0, bool), order, threshold))
 
 
-def _ordering(problem: Problem) -> tuple[Ints, Ints]:
-    """Rows by class and falling score, and the place of each row among them."""
-    order = score_order(problem.det_scores, problem.det_labels, problem.num_classes)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return order, place
+def judge(arrays: Arrays, match: VocMatch) -> VocMatch:
+    """The match with its true positives and ignored detections as `arrays.gt_difficult` has them.
+
+    The best ground truth does not depend on what is difficult, so a change of it needs no new `match_detections`.
+    """
+    count = len(match.order)
+    rank = np.empty(count, np.int64)
+    rank[match.order] = np.arange(count)
+    det = np.flatnonzero(match.best_iou >= match.iou_threshold)
+    true_positive, ignored = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    true_positive[det], ignored[det] = _judge(arrays.gt_difficult, match.best_gt[det], rank[det])
+    return replace(match, true_positive=true_positive, ignored=ignored)
 
 
-def _best(problem: Problem, cells: Cells, floor: float) -> tuple[Ints, Ints, Doubles]:
-    """Det rows, truth rows and IoU of the best ground truth of each detection, at least floor; the first of equals."""
-    det, truth, iou = overlapping_pairs(problem, cells, floor)
-    starts = np.flatnonzero(np.diff(det, prepend=-1))
-    if len(starts) < len(det):
-        highest = np.maximum.reduceat(iou, starts)
-        best = np.flatnonzero(iou == np.repeat(highest, np.diff(starts, append=len(det))))
-        first = best[np.flatnonzero(np.diff(det[best], prepend=-1))]
-        det, truth, iou = det[first], truth[first], iou[first]
-    return det, truth, iou
+def _judge(difficult: Mask, truth: Ints, rank: Ints) -> tuple[Mask, Mask]:
+    """Which of the detections of these ranks, matched to these ground truths, are true positives, which ignored."""
+    ignored = difficult[truth]
+    first = np.full(len(difficult), np.iinfo(np.int64).max)
+    np.minimum.at(first, truth, rank)
+    return (first[truth] == rank) & ~ignored, ignored
 
 
-def _judge(problem: Problem, truth: Ints, place: Ints) -> tuple[Mask, Mask]:
-    """Which of the detections that went to these ground truths are true positives, which are ignored."""
-    ignored = problem.gt_flag[truth]
-    first = np.full(len(problem.gt_flag), np.iinfo(np.int64).max)
-    np.minimum.at(first, truth, place)
-    return (first[truth] == place) & ~ignored, ignored
+def average(arrays: Arrays, match: VocMatch) -> VocResult:
+    """AP from true positives and ignored detections."""
+    true, ignored = (np.flatnonzero(part[match.order]) for part in (match.true_positive, match.ignored))
+    return _average(arrays, match.order, true, ignored, match.iou_threshold)
 
 
-def _average(
-    problem: Problem, order: Ints, hits: Ints, ignored: Ints, threshold: float, eleven_points: str
-) -> VocResult:
-    """The result from the rising places in the order of the true positives and of the ignored detections."""
-    classes = np.arange(problem.num_classes)
-    positive = np.bincount(problem.gt_labels[~problem.gt_flag], minlength=len(classes))
-    label = problem.det_labels[order[hits]].astype(np.int64)
-    begin = np.append(0, np.cumsum(np.bincount(problem.det_labels, minlength=len(classes))))[label]
-    starts = np.searchsorted(label, np.arange(len(classes) + 1))
-    true = np.arange(1, len(hits) + 1) - starts[label]
-    counted = hits - begin + 1 - (np.searchsorted(ignored, hits) - np.searchsorted(ignored, begin))
-    recall, precision = true / positive[label], true / counted
+def _average(arrays: Arrays, order: Ints, true: Ints, ignored: Ints, threshold: float) -> VocResult:
+    """AP from the places in the order, rising, of the true positives and of the ignored detections."""
+    classes = arrays.num_classes
+    positive = count_per_class(arrays, ~arrays.gt_difficult)
+    label = arrays.det_labels[order[true]].astype(np.int64)
+    begin = np.append(0, np.cumsum(np.bincount(arrays.det_labels, minlength=classes)))[label]
+    starts = np.searchsorted(label, np.arange(classes + 1))
+    found = np.arange(1, len(true) + 1) - starts[label]  # true positives so far
+    detected = true - begin + 1 - (np.searchsorted(ignored, true) - np.searchsorted(ignored, begin))
+    recall, precision = found / positive[label], found / detected
 
     ap, ap_11pt = np.where(positive > 0, 0.0, np.nan), np.where(positive > 0, 0.0, np.nan)
     for c in np.flatnonzero(np.diff(starts)).tolist():
         part = slice(starts[c], starts[c + 1])
         envelope = np.maximum.accumulate(precision[part][::-1])[::-1]
         steps = np.diff(recall[part], prepend=0) * envelope
-        # The devkit's last step, from the last recall to 1 at precision 0, is kept: it decides how NumPy's sum rounds.
+        # The devkit adds a last step, from the last recall to 1 at precision 0. It decides how NumPy's sum rounds.
         ap[c] = steps.sum() if recall[part][-1] == 1 else np.append(steps, 0).sum()
-        if eleven_points == "arange":
-            reached = np.searchsorted(recall[part], np.arange(0, 1.1, 0.1))
-        else:
-            reached = np.searchsorted(10 * true[part], np.arange(11) * positive[c])
+        reached = np.searchsorted(recall[part], RECALLS)
         ap_11pt[c] = np.cumsum(envelope[reached[reached < len(envelope)]] / 11)[-1]  # one by one, as the devkit adds
-    curve = VocCurve(recall, precision, problem.det_scores[order[hits]].astype(np.float64))
-    return VocResult(
-        ap, ap_11pt, positive, mean_over(ap), mean_over(ap_11pt), threshold, eleven_points, (starts, curve)
-    )
+    curve = VocCurve(recall, precision, arrays.det_scores[order[true]].astype(np.float64))
+    return VocResult(mean_over(ap), mean_over(ap_11pt), ap, ap_11pt, positive, threshold, (starts, curve))

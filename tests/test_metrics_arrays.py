@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_metrics import Problem, small_problem
+from metric_problems import Problem, small_problem
 
 from centerdet.errors import CenterdetError
 from centerdet.metrics import coco_evaluate, voc_evaluate, voc_match
@@ -60,14 +60,14 @@ BAD_ROWS = [
 def test_a_bad_row_is_named(flag: str, name: str, value: Any) -> None:
     name = flag if name == "flag" else name
     for evaluate in EVALUATORS[flag]:
-        with pytest.raises(ValueError, match=rf"^{name}\[5\]: want ") as error:
+        with pytest.raises(ValueError, match=rf"^{name}\[5\]: expected ") as error:
             evaluate(**{**good(), name: value})
         assert isinstance(error.value, CenterdetError)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1])
 def test_a_bad_area_is_named(value: float) -> None:
-    with pytest.raises(ValueError, match=r"^gt_area\[2\]: want "):
+    with pytest.raises(ValueError, match=r"^gt_area\[2\]: expected "):
         coco_evaluate(**good(), gt_area=changed(np.ones(ROWS), 2, value))
 
 
@@ -110,17 +110,15 @@ BAD_ARRAYS = [
 def test_a_bad_array_is_named(flag: str, name: str, value: Any) -> None:
     name = flag if name == "flag" else name
     for evaluate in EVALUATORS[flag]:
-        with pytest.raises(ValueError, match=f"^{name}: want "):
+        with pytest.raises(ValueError, match=f"^{name}: expected "):
             evaluate(**{**good(), name: value})
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.5, np.nan, np.inf, True, "0.5", None])
 def test_unusable_thresholds(value: Any) -> None:
     for evaluate in (voc_evaluate, voc_match):
-        with pytest.raises(ValueError, match=r"^iou_threshold: want "):
+        with pytest.raises(ValueError, match=r"^iou_threshold: expected "):
             evaluate(**good(), iou_threshold=value)
-    with pytest.raises(ValueError, match=r"^eleven_points: want "):
-        voc_evaluate(**good(), eleven_points="numpy")
 
 
 def numbers(problem: Problem) -> list[Any]:
