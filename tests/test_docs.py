@@ -38,7 +38,8 @@ NOT_RUN = {
     "pip": "needs the package index",
     "tensorboard": "serves until it is stopped",
 }
-SHORTER = {  # what the fast tests put in the place of what a page says; shell trainings also get SHORT
+SHORTER = {  # what the fast tests run in the place of what is on a page; shell trainings also get SHORT
+    "--backbone vgg16": "--backbone resnet18",
     "train=200, val=100": "train=12, val=4",
     "epochs=30": "epochs=1, batch=4, sizes=(64,)",
     "range(30)": "range(1)",
@@ -56,7 +57,7 @@ def read_blocks(page: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def run_page(page: Path, *, short: bool) -> dict[str, object]:
-    """Run the blocks of a page in the current folder; what its Python has made."""
+    """Run the blocks of a page in the current folder; return the variables of its Python."""
     names: dict[str, object] = {"__name__": page.stem}
     for line, language, text in read_blocks(page):
         for long, shorter in SHORTER.items() if short else ():
@@ -110,7 +111,7 @@ def test_tutorial_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert centerdet.evaluate(detector, read_dataset("mydata", ["val"])).voc.mean_ap > 0.93
 
 
-def test_what_is_put_in_place_is_there() -> None:
+def test_replaced_texts_are_on_the_pages() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [long for long in SHORTER if long not in text] == []
 
@@ -144,8 +145,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
     shutil.copytree(ROOT / "centerdet", folder / "centerdet", ignore=shutil.ignore_patterns("__pycache__"))
     command = (sys.executable, "-m", "zensical", "build", "--strict")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0 and not re.search(r"(?i)warning|griffe|mkdocstrings", said), said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0 and not re.search(r"(?i)warning|griffe|mkdocstrings", output), output
     return {path: Page(path) for path in (folder / "site").rglob("*.html")}
 
 

@@ -28,9 +28,9 @@ def stop(event, arguments):
 
 sys.addaudithook(stop)
 import centerdet
-found = centerdet.Detector.load("voc").predict(sys.argv[1])
-print(json.dumps({"home": centerdet.__file__, "version": centerdet.__version__, "names": list(found.names),
-                  "labels": found.labels.tolist(), "scores": found.scores.tolist(), "boxes": found.boxes.tolist()}))
+detections = centerdet.Detector.load("voc").predict(sys.argv[1])
+print(json.dumps({"home": centerdet.__file__, "version": centerdet.__version__, "names": list(detections.names),
+                  "labels": detections.labels.tolist(), "scores": detections.scores.tolist(), "boxes": detections.boxes.tolist()}))
 """
 
 
@@ -94,16 +94,16 @@ def test_sdist_holds_what_the_clone_does_and_nothing_else(built: Path) -> None:
 
 
 def test_installed_wheel_predicts_without_clone_and_network(environment: Path, tmp_path: Path) -> None:
-    told = json.loads(run(environment / "python", "-I", "-c", PREDICT, CAT, cwd=tmp_path))
-    assert Path(told["home"]).is_relative_to(environment.parent)
-    assert told["version"] == centerdet.__version__
-    assert told["names"][told["labels"][0]] == "cat"
-    assert told["scores"][0] > 0.5
+    shown = json.loads(run(environment / "python", "-I", "-c", PREDICT, CAT, cwd=tmp_path))
+    assert Path(shown["home"]).is_relative_to(environment.parent)
+    assert shown["version"] == centerdet.__version__
+    assert shown["names"][shown["labels"][0]] == "cat"
+    assert shown["scores"][0] > 0.5
     here = centerdet.Detector.load("voc").predict(CAT)
-    assert told["boxes"] == here.boxes.tolist()
+    assert shown["boxes"] == here.boxes.tolist()
 
 
 def test_installed_command_runs(environment: Path, tmp_path: Path) -> None:
     assert "predict" in run(environment / "centerdet", "--help", cwd=tmp_path)
-    run(environment / "centerdet", "predict", "voc", CAT, "--out", tmp_path / "out", cwd=tmp_path)
+    assert f"{CAT}: cat" in run(environment / "centerdet", "predict", "voc", CAT, "--out", "out", cwd=tmp_path)
     assert list((tmp_path / "out").iterdir())
