@@ -29,8 +29,8 @@ def stop(event, arguments):
 sys.addaudithook(stop)
 import centerdet
 detections = centerdet.Detector.load("voc").predict(sys.argv[1])
-print(json.dumps({"home": centerdet.__file__, "version": centerdet.__version__, "names": list(detections.names),
-                  "labels": detections.labels.tolist(), "scores": detections.scores.tolist(), "boxes": detections.boxes.tolist()}))
+arrays = {name: getattr(detections, name).tolist() for name in ("boxes", "scores", "labels")}
+print(json.dumps({"home": centerdet.__file__, "version": centerdet.__version__, "names": detections.names, **arrays}))
 """
 
 
