@@ -1,8 +1,8 @@
 """`centerdet serve`: a detector behind HTTP, with a page to try it."""
 
 import ipaddress
+import re
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,19 +44,22 @@ def serve(
     Ctrl-C and SIGTERM stop it when the accepted requests are answered.
     """
     try:
-        import uvicorn
-
         from ..serve.app import create_app
-        from ..serve.limits import IDLE_SECONDS, Limits, TimedProtocol
+        from ..serve.limits import Limits
         from ..serve.protocols import LabelStudio
+        from ..serve.server import listen, make_server
     except ImportError as error:
         if (error.name or "").startswith("centerdet"):
             raise
         raise ConfigError(f"serve needs {error.name}: pip install 'centerdet[serve]'") from None
+    import numpy as np
+
     from ..detector import Detector
 
     if token and no_token:
         raise typer.BadParameter("--token and --no-token: expected one of them")
+    if not re.fullmatch(r"[!-~]*", token):
+        raise typer.BadParameter("--token: expected printable ASCII without spaces")
     local = _is_loopback(host)
     if not (local or token or no_token):
         raise typer.BadParameter(
@@ -65,8 +68,9 @@ def serve(
         )
     if label_studio and not label_studio.startswith(("http://", "https://")):
         raise typer.BadParameter(f"--label-studio: expected an http(s) address, got {label_studio}")
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         detector = Detector.load(weights, device=device or None, threads=threads)
+        detector.predict(np.zeros((32, 32, 3), np.uint8))  # the first call is slow
         limits = Limits(upload_bytes=max_megabytes * 1_000_000, pixels=max_pixels, queue=queue)
         app = create_app(
             detector,
@@ -75,26 +79,13 @@ def serve(
             local=local and not (token or no_token),
             limits=limits,
             label_studio=LabelStudio(label_studio, label_studio_key) if label_studio else None,
-            max_batch=16 if "cuda" in str(detector.device) else 1,
-        )
-        config = uvicorn.Config(
-            app,
-            http=TimedProtocol,
-            ws="none",
-            lifespan="on",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=limits.connections,
-            timeout_keep_alive=int(IDLE_SECONDS),
-            timeout_graceful_shutdown=60,
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         console.print(f"Serving {weights} at {address} (Ctrl-C stops)", soft_wrap=True)
         # uvicorn stops gracefully at a signal and then raises it anew: SIGTERM has done its work by then.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            make_server(app, limits).run(sockets=[listener])
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -104,11 +95,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        hint = "; --port 0 takes any that is free" if port else ""
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}{hint}") from error

@@ -38,7 +38,6 @@ def create_app(
     local: bool = False,
     limits: Limits | None = None,
     label_studio: LabelStudio | None = None,
-    max_batch: int = 1,
 ) -> Starlette:
     """An ASGI application that answers with what a detector finds.
 
@@ -49,10 +48,9 @@ def create_app(
         local: answer only requests to this machine's own names.
         limits: what one client may cost.
         label_studio: where the images of Label Studio's tasks are fetched.
-        max_batch: images that go through the network together: above 1 for a GPU.
     """
     limits, metrics = limits or Limits(), Metrics()
-    batcher = Batcher(detector, limits, metrics, max_batch=max_batch)
+    batcher = Batcher(detector, limits, metrics)
     service = Service(batcher, tuple(detector.names), model, token)
 
     async def detect(request: Request) -> Response:

@@ -36,13 +36,10 @@ class _Job:
 
 
 class Batcher:
-    """Predictions for many requests at once.
+    """Predictions for many requests at once, so many of them together as the detector's runtime gains from."""
 
-    max_batch: images that go through the network together, where their options are the same.
-    """
-
-    def __init__(self, detector: Detector, limits: Limits, metrics: Metrics, *, max_batch: int = 1) -> None:
-        self._detector, self._limits, self._metrics, self._max_batch = detector, limits, metrics, max_batch
+    def __init__(self, detector: Detector, limits: Limits, metrics: Metrics) -> None:
+        self._detector, self._limits, self._metrics = detector, limits, metrics
         self._jobs: deque[_Job] = deque()
         self._arrived = asyncio.Event()
 
@@ -106,7 +103,7 @@ class Batcher:
         """The first image and others like it, without a change of the order among the rest."""
         first = self._jobs.popleft()
         alike = [job for job in self._jobs if (job.score, job.tile) == (first.score, first.tile)]
-        alike = alike[: self._max_batch - 1]
+        alike = alike[: self._detector.runtime.batch_size - 1]
         for job in alike:
             self._jobs.remove(job)
         return [first, *alike]

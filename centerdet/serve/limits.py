@@ -1,26 +1,23 @@
 """What one client may cost: bytes, pixels, tiles, seconds, connections. Beyond a limit the answer is an error.
 
-`Guard` limits what an application reads; `TimedProtocol` closes connections on which no request arrives.
+What a request's body may cost stands here; how long a connection may wait for a request in `server`.
 """
 
 import asyncio
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from .prometheus import Metrics
 
-__all__ = ["Guard", "Limits", "TimedProtocol"]
-
-IDLE_SECONDS = 15.0
-"""How long a connection may stay without a complete request head, or go on sending a body that was refused."""
+__all__ = ["LOOPBACK", "Guard", "Limits"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+"""This machine's names for itself, as the header Host has them."""
 
 HEADERS = {
     # Nothing inline, nothing from another host; the images are blobs of the page's own.
@@ -45,6 +42,7 @@ class Limits:
         queue: images that may wait for the detector.
         body_seconds: for a whole body to arrive.
         connections: open at a time.
+        idle_seconds: for a complete head of a request to arrive, or the rest of a refused body.
     """
 
     upload_bytes: int = 20_000_000
@@ -54,6 +52,7 @@ class Limits:
     queue: int = 64
     body_seconds: float = 30.0
     connections: int = 512
+    idle_seconds: float = 15.0
 
 
 class Guard:
@@ -73,6 +72,11 @@ class Guard:
             return
         start, size, more, status = time.monotonic(), 0, True, 500
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if self.local and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in LOOPBACK:
+            error = f"expected a request to {' or '.join(LOOPBACK)}, got one to {host!r}"
+            await JSONResponse({"error": error}, 403)(scope, receive, send)
+            return
         refused = self._refuse(headers)
 
         async def receive_within() -> Message:
@@ -117,9 +121,6 @@ class Guard:
 
     def _refuse(self, headers: dict[bytes, str]) -> HTTPException | None:
         """The error that a request's head already earns."""
-        host = headers.get(b"host", "")
-        if self.local and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in LOOPBACK:
-            return HTTPException(403, f"expected a request to {' or '.join(LOOPBACK)}, got one to {host!r}")
         length = headers.get(b"content-length", "")
         if length.isdecimal() and int(length) > self.limits.upload_bytes:
             return self._too_large(length)
@@ -127,39 +128,3 @@ class Guard:
 
     def _too_large(self, got: str) -> HTTPException:
         return HTTPException(413, f"expected a body of at most {self.limits.upload_bytes} bytes, got {got}")
-
-
-class TimedProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection without a request under way after IDLE_SECONDS.
-
-    So a client that sends its request's head byte by byte, or never, cannot hold a connection; nor can one that goes
-    on with a body after the answer. A body's own time is `Limits.body_seconds`.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._timer:
-            self._timer.cancel()
-
-    def _watch(self) -> None:
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation hides the None before a first request
-        if cycle is not None and not cycle.response_complete:
-            if self._timer:
-                self._timer.cancel()
-                self._timer = None
-        elif self._timer is None:
-            self._timer = self.loop.call_later(IDLE_SECONDS, self.transport.close)

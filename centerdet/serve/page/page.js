@@ -7,8 +7,9 @@ const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#56b4e9"
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
+const colors = new Map(); // of class names
 const hidden = new Set(); // names of the classes that are switched off; kept from image to image
-let picture = null; // what the browser decoded, null where it cannot
+let bitmap = null; // what the browser decoded, null where it cannot
 let result = null; // the server's answer: height, width, objects
 let source = null; // the last image file, to send again with a token
 let token = "";
@@ -23,7 +24,12 @@ function say(text, isError = false) {
 const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const threshold = () => Number($("threshold").value);
 const shown = () => result.objects.filter((one) => one.score >= threshold() && !hidden.has(one.name));
-const color = (label) => COLORS[label % COLORS.length];
+
+// A class keeps its color; those that show first have all colors to themselves.
+function color(name) {
+  if (!colors.has(name)) colors.set(name, COLORS[colors.size % COLORS.length]);
+  return colors.get(name);
+}
 
 async function detect(file) {
   source = file;
@@ -45,12 +51,12 @@ async function detect(file) {
       say(response.status === 401 && !token ? "This server asks for a token." : `Error ${response.status}: ${answer.error}`, true);
       return false;
     }
-    picture?.close();
-    [result, picture] = [answer, decoded];
+    bitmap?.close();
+    [result, bitmap] = [answer, decoded];
     $("model").textContent = answer.model;
     $("login").hidden = true;
     show();
-    const hint = picture ? "" : " This browser cannot show such an image.";
+    const hint = bitmap ? "" : " This browser cannot show such an image.";
     say(`${plural(shown().length, "object")} in ${result.width} × ${result.height} px, ${Math.round(performance.now() - start)} ms.${hint}`);
     return true;
   } catch (error) {
@@ -64,6 +70,7 @@ function show() {
   $("count").textContent = found.length;
   $("noun").textContent = found.length === 1 ? "object" : "objects";
   $("copy").disabled = $("download").disabled = false;
+  found.forEach((one) => color(one.name));
   $("objects").replaceChildren(...found.map(toRow));
   showClasses();
   draw();
@@ -110,7 +117,7 @@ function toSwitch(name) {
     show();
   });
   swatch.className = "swatch";
-  swatch.style.backgroundColor = color(result.objects.find((one) => one.name === name).label);
+  swatch.style.backgroundColor = color(name);
   text.dataset.name = name;
   label.append(box, swatch, text);
   return label;
@@ -119,7 +126,7 @@ function toSwitch(name) {
 // As many pixels as the screen shows, so that lines and names are equally large on every image.
 function draw() {
   const room = $("view").clientWidth;
-  const scale = Math.min(room / result.width, Math.max(320, innerHeight * 0.8) / result.height);
+  const scale = Math.min(room / result.width, Math.max(320, innerHeight * 0.72) / result.height);
   const [width, height] = [result.width * scale, result.height * scale];
   canvas.hidden = false;
   $("empty").hidden = true;
@@ -137,24 +144,31 @@ function paint(goal, width, unit) {
   goal.width = Math.max(1, Math.round(width));
   goal.height = Math.max(1, Math.round(result.height * scale));
   const pen = goal.getContext("2d");
-  if (picture) pen.drawImage(picture, 0, 0, goal.width, goal.height);
+  if (bitmap) pen.drawImage(bitmap, 0, 0, goal.width, goal.height);
   pen.font = `600 ${13 * unit}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
-  for (const one of shown().reverse()) { // the best on top
+  const found = shown();
+  for (const one of [...found].reverse()) { // the best on top
     const [x1, y1, x2, y2] = one.box.map((side) => side * scale);
-    pen.lineWidth = 4 * unit;
-    pen.strokeStyle = "#000a";
-    pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
-    pen.lineWidth = 2 * unit;
-    pen.strokeStyle = color(one.label);
-    pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    for (const [thick, style] of [[4, "#000a"], [2, color(one.name)]]) {
+      pen.lineWidth = thick * unit;
+      pen.strokeStyle = style;
+      pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    }
+  }
+  const tags = []; // places of names that are taken
+  for (const one of found) {
+    const [x, y] = one.box.map((side) => side * scale);
     const text = `${one.name} ${one.score.toFixed(2)}`;
     const [wide, high] = [pen.measureText(text).width + 8 * unit, 19 * unit];
-    const left = Math.max(0, Math.min(x1 - unit, goal.width - wide));
-    const top = y1 >= high ? y1 - high : Math.min(y1, goal.height - high);
-    pen.fillStyle = color(one.label);
+    const left = Math.max(0, Math.min(x - unit, goal.width - wide));
+    let top = y >= high ? y - high : y;
+    const collides = (tag) => left < tag.left + tag.wide && tag.left < left + wide && top < tag.top + high && tag.top < top + high;
+    for (let next = tags.find(collides); next; next = tags.find(collides)) top = next.top + high;
+    tags.push({ left, top, wide });
+    pen.fillStyle = color(one.name);
     pen.fillRect(left, top, wide, high);
-    pen.fillStyle = isLight(color(one.label)) ? "#000" : "#fff";
+    pen.fillStyle = isLight(color(one.name)) ? "#000" : "#fff";
     pen.fillText(text, left + 4 * unit, top + high / 2);
   }
 }
@@ -198,7 +212,8 @@ function askForToken() {
   $("token").focus();
 }
 
-function useToken() {
+function useToken(event) {
+  event.preventDefault();
   token = $("token").value;
   if (source) detect(source);
 }
@@ -248,8 +263,7 @@ $("camera").addEventListener("click", () => (camera ? stopCamera() : startCamera
 $("camera").hidden = !navigator.mediaDevices; // browsers have it on this machine and over https only
 $("download").addEventListener("click", download);
 $("copy").addEventListener("click", copy);
-$("unlock").addEventListener("click", useToken);
-$("token").addEventListener("keydown", (event) => event.key === "Enter" && useToken());
+$("login").addEventListener("submit", useToken);
 $("threshold").addEventListener("input", () => {
   $("threshold-value").textContent = threshold().toFixed(2);
   if (result) show();
