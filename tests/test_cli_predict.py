@@ -171,7 +171,7 @@ def test_images_that_are_called_like_frames(weights: Path, images: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["{}/empty"], DataError, "holds no images"),
+        (["{}/empty"], DataError, "has no images"),
         (["{}/1.png", "{}/*.gif"], DataError, "no file fits"),
         (["{}/1.png", "http://127.0.0.1:9/cat.jpg"], ConfigError, "--allow-urls"),
     ],
@@ -188,7 +188,7 @@ def test_what_cannot_be_meant_leaves_nothing(
 def test_a_webcam_that_is_not_there(weights: Path) -> None:
     result = call(weights, 97)
     assert result.exit_code == 1
-    assert "webcam 97: gives no image" in result.stderr
+    assert "webcam 97: cannot be opened" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_tiles(weights: Path, tmp_path: Path) -> None:
 
 
 class _Server(QuietHandler):
-    """A image at /cat.png, a text at every other address."""
+    """An image at /cat.png, a text at every other address."""
 
     content = b""
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -14,11 +16,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tiny import NAMES, tiny_detector
+from tiny import NAMES, tiny_detector, tiny_network
 
 from centerdet import Detections, Detector
 from centerdet.boxes import area, iou_matrix
 from centerdet.errors import ConfigError, DataError, ImageError
+from centerdet.images import Geometry
+from centerdet.runtimes import Outputs, Runtime
+from centerdet.runtimes.pytorch import PyTorchRuntime
 
 Pixels = NDArray[np.uint8]
 
@@ -122,21 +127,24 @@ def test_the_threshold_selects_and_changes_nothing_else(detector: Detector) -> N
 
 
 def test_predicting_leaves_the_network_and_the_random_state_alone(detector: Detector) -> None:
-    before = {key: value.clone() for key, value in detector.network.state_dict().items()}
+    assert isinstance(detector.runtime, PyTorchRuntime)
+    network, graph = detector.runtime.network, detector.runtime.graph
+    before = {key: value.clone() for key, value in (network.state_dict() | graph.state_dict()).items()}
     random = torch.get_rng_state()
     detector.predict(_photo())
-    assert not detector.network.training
+    assert not graph.training
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(value, before[key]) for key, value in detector.network.state_dict().items())
+    after = network.state_dict() | graph.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
 def test_bad_images_are_errors(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.jpg"):
         detector.predict(tmp_path / "none.jpg")
-    with pytest.raises(ImageError, match="want uint8"):
+    with pytest.raises(ImageError, match="expected uint8"):
         detector.predict(np.full((5, 5, 3), np.nan, np.float32))
     text = tmp_path / "text.jpg"
-    text.write_text("not a image")
+    text.write_text("not an image")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         detector.predict_batch([_photo(), text])
 
@@ -144,7 +152,7 @@ def test_bad_images_are_errors(detector: Detector, tmp_path: Path) -> None:
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_thresholds_outside_of_scores_are_refused(detector: Detector, threshold: float) -> None:
     for call in (detector.predict_batch, detector.stream):
-        with pytest.raises(ConfigError, match="score_threshold: want 0 to 1"):
+        with pytest.raises(ConfigError, match="score_threshold: expected 0 to 1"):
             call([], score_threshold=threshold)  # type: ignore[operator]
 
 
@@ -163,32 +171,96 @@ def test_a_stream_gives_what_single_calls_give_and_errors_in_their_places(detect
             assert one.source == str(path)
         else:
             assert isinstance(one, ImageError)
-    (where, image, one), *_ = detector.stream_images([_photo()])
-    assert where == "image 0" and isinstance(one, Detections) and one.source is None
-    assert np.array_equal(image, _photo())
+    ((found, one),) = detector.stream_images([_photo()])
+    assert found.where == "image 0" and isinstance(one, Detections) and one.source is None
+    assert np.array_equal(found.image, _photo())  # type: ignore[arg-type]
+
+
+class _Counting(Runtime):
+    """Notes how many images come together, and detects nothing."""
+
+    names, size = ("thing",), 32
+
+    def __init__(self, batch_size: int = 1) -> None:
+        self.batch_size, self.sizes = batch_size, list[int]()
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        self.sizes.append(len(images))
+        shape = (len(images), 0)
+        return np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_stream_of_broken_images_yields_each_at_once_in_constant_memory(batch_size: int) -> None:
+    taken = 0
+
+    def broken() -> Iterator[Any]:
+        nonlocal taken
+        for _ in range(5000):
+            taken += 1
+            yield b"broken"
+        yield _photo()
+
+    results = []
+    for number, (_, result) in enumerate(Detector(_Counting(batch_size)).stream(broken())):
+        assert taken <= number + 2 * batch_size + 5  # those decoded ahead, and those that wait for a batch
+        results.append(type(result))
+    assert results == [ImageError] * 5000 + [Detections]
 
 
 def test_sources_that_cannot_be_meant_are_raised_before_the_first_image(detector: Detector, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="has no images"):
         detector.stream(tmp_path)
     with pytest.raises(ConfigError, match="allow_urls"):
         detector.stream("http://127.0.0.1/a.jpg")
 
 
-def test_views_go_through_the_network_together(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    hook = detector.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+def test_views_go_through_the_runtime_together_where_it_pays() -> None:
     images: list[Any] = [_photo(seed=seed) for seed in range(5)]
     images.insert(2, b"broken")
-    single = [one for _, one in detector.stream(images)]
-    monkeypatch.setattr(detector, "_together", 3)  # as with CUDA
-    together = [one for _, one in detector.stream(images)]
-    hook.remove()
-    assert sizes == [1, 1, 1, 1, 1, 3, 2]
-    assert isinstance(single[2], ImageError) and isinstance(together[2], ImageError)
-    for one, other in zip(single, together, strict=True):
-        if isinstance(one, Detections) and isinstance(other, Detections):
-            np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    for batch_size, sizes in ((1, [1] * 5), (3, [2, 3]), (16, [5])):
+        runtime = _Counting(batch_size)
+        results = [result for _, result in Detector(runtime).stream(images)]
+        assert runtime.sizes == sizes
+        assert [isinstance(result, ImageError) for result in results] == [False, False, True, False, False, False]
+    runtime = _Counting(4)
+    Detector(runtime).predict_batch([_photo(60, 90)] * 2, tile=40, overlap=0)  # each image and its 2 x 3 tiles
+    assert runtime.sizes == [4, 4, 4, 2]
+
+
+def test_detections_are_checked_once_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    check = Detections.__post_init__
+    monkeypatch.setattr(Detections, "__post_init__", lambda self: (checked.append(1), check(self))[1])
+    detector = tiny_detector()
+    detector.predict_batch([_photo(60, 90)] * 3, tile=40)
+    assert len(checked) == 3
+
+
+def test_a_single_name_is_one_class() -> None:
+    runtime = PyTorchRuntime(tiny_network(1), "cat", 64, device="cpu")
+    assert runtime.names == ("cat",) and Detector(runtime).predict(_photo()).names == ("cat",)
+
+
+def test_prediction_needs_no_torch_but_in_the_runtime() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        "from centerdet.detector import Detector\n"
+        "from centerdet.runtimes import Runtime\n"
+        "class Blind(Runtime):\n"
+        "    names, size = ('thing',), 32\n"
+        "    def run(self, images):\n"
+        "        ones = np.ones((len(images), 1, 4), 'f4')\n"
+        "        return ones, ones[..., 0], np.zeros((len(images), 1), 'i8')\n"
+        "image = np.zeros((50, 70, 3), np.uint8)\n"
+        "detector = Detector(Blind())\n"
+        "assert len(detector.predict(image, tile=40)) >= 1\n"
+        "assert [len(one) for _, one in detector.stream([image, image])] == [1, 1]\n"
+        "try: detector.save('a.safetensors')\n"
+        "except ValueError as error: assert 'only detectors loaded from .safetensors' in str(error)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def _endless(taken: list[int]) -> Iterator[Pixels]:
@@ -206,17 +278,25 @@ def test_a_stream_is_read_little_ahead_and_ends_with_its_reader(detector: Detect
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("centerdet-sources")]
 
 
-def test_threads_are_limited_while_predicting_and_put_back() -> None:
-    limited = Detector(tiny_detector().network, NAMES, 64, device="cpu", threads=1)
+def test_threads_are_limited_while_predicting_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads(), cv2.getNumThreads()
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int]] = []
+    resize = Geometry.forward_image
 
-    def note(*_: object) -> None:
-        seen.append((torch.get_num_threads(), cv2.getNumThreads()))
-        if len(seen) == 2:
+    def note_resize(geometry: Geometry, image: Pixels) -> Pixels:
+        seen.append(("opencv", cv2.getNumThreads()))
+        return resize(geometry, image)
+
+    limited = tiny_detector(threads=1)
+    assert isinstance(limited.runtime, PyTorchRuntime)
+
+    def note_run(*_: object) -> None:
+        seen.append(("torch", torch.get_num_threads()))
+        if len(seen) == 4:
             raise KeyError("on purpose")
 
-    limited.network.register_forward_pre_hook(note)
+    monkeypatch.setattr(Geometry, "forward_image", note_resize)
+    limited.runtime.graph.register_forward_pre_hook(note_run)
     try:
         torch.set_num_threads(3)
         cv2.setNumThreads(2)
@@ -229,13 +309,16 @@ def test_threads_are_limited_while_predicting_and_put_back() -> None:
             caller.start()
         for caller in callers:
             caller.join()
-        assert seen == [(1, 1)] * 22
+        assert sorted(seen) == [("opencv", 1)] * 22 + [("torch", 1)] * 22
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 2)
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
-    with pytest.raises(ConfigError, match="threads"):
-        Detector(limited.network, NAMES, 64, device="cpu", threads=0)
+    for threads in (0, -1):
+        with pytest.raises(ConfigError, match="threads: expected None or at least 1"):
+            tiny_detector(threads=threads)
+        with pytest.raises(ConfigError, match="threads: expected None or at least 1"):
+            Detector.load("voc", threads=threads)
 
 
 @pytest.mark.soak

@@ -6,40 +6,42 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tiny import tiny_detector, tiny_network
-from torch import Tensor
+from tiny import tiny_detector
 
-from centerdet import Detections, Detector, TrainConfig, evaluate, train
+from centerdet import Detections, Detector
 from centerdet.boxes import iou_matrix
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import SHAPE_NAMES, draw_scene, write_shapes
 from centerdet.errors import ConfigError
-from centerdet.tiles import MARGIN, cut, is_cut, merge
+from centerdet.runtimes import Outputs, Runtime
+from centerdet.tiles import MARGIN, Rows, Tiling, is_cut, merge
 
 SIZES = st.tuples(st.integers(1, 900), st.integers(1, 900))
 TILES = st.integers(32, 500)
 OVERLAPS = st.floats(0, 0.9)
 
 
-class RedFinder(Detector):
-    """Finds plain red rectangles of at least 3 x 3 px of its input, exactly; another network behind the same `run`."""
+class _Red(Runtime):
+    """Detects plain red rectangles of at least 3 x 3 px of its input, exactly."""
 
-    def __init__(self, size: int = 64) -> None:
-        super().__init__(tiny_network(1), ["red"], size, device="cpu")
+    names, size = ("red",), 64
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores = torch.zeros(len(batch), 50, 4), torch.zeros(len(batch), 50)
-        for row, image in enumerate(batch):
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        boxes, scores = np.zeros((len(images), 50, 4), np.float32), np.zeros((len(images), 50), np.float32)
+        for row, image in enumerate(images):
             red = ((image[..., 0] > 240) & (image[..., 1] < 15)).astype(np.uint8)
-            _, _, found, _ = cv2.connectedComponentsWithStats(red, connectivity=8)
-            found = found[1:][(found[1:, 2:4] >= 3).all(1)]
-            boxes[row, : len(found)] = torch.from_numpy(np.hstack([found[:, :2], found[:, :2] + found[:, 2:4]]))
-            scores[row, : len(found)] = 0.9
-        return boxes, scores, torch.zeros_like(scores, dtype=torch.long)
+            _, _, parts, _ = cv2.connectedComponentsWithStats(red, connectivity=8)
+            parts = parts[1:][(parts[1:, 2:4] >= 3).all(1)]
+            boxes[row, : len(parts)] = np.hstack([parts[:, :2], parts[:, :2] + parts[:, 2:4]])
+            scores[row, : len(parts)] = 0.9
+        return boxes, scores, np.zeros(scores.shape, np.int64)
+
+
+def red_finder() -> Detector:
+    return Detector(_Red())
 
 
 def _paint(size: tuple[int, int], boxes: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -70,7 +72,7 @@ def _sorted(boxes: NDArray[np.generic]) -> list[list[float]]:
 def test_tiles_cover_the_image_and_share_their_sides(size: tuple[int, int], tile: int, overlap: float) -> None:
     if tile < 60 and overlap > 0.7:
         overlap = 0.7  # thousands of tiles
-    whole, *tiles = cut(size, tile, overlap)
+    whole, *tiles = Tiling(tile, overlap).cut(size)
     assert whole == (0, 0, size[1], size[0])
     assert bool(tiles) == (tile < max(size))
     for axis in (0, 1):
@@ -88,7 +90,7 @@ def test_tiles_cover_the_image_and_share_their_sides(size: tuple[int, int], tile
 def test_what_fits_the_overlap_is_seen_uncut_by_a_tile(
     size: tuple[int, int], tile: int, overlap: float, shares: tuple[float, ...]
 ) -> None:
-    whole, *tiles = cut(size, tile, overlap)
+    whole, *tiles = Tiling(tile, overlap).cut(size)
     sides = np.minimum(np.array(size[::-1]), max(0.0, tile * (overlap - 2 * MARGIN) - 2)) * shares[:2]
     corner = (np.array(size[::-1]) - sides) * shares[2:]
     box = np.concatenate([corner, corner + sides]).astype(np.float32)
@@ -117,7 +119,7 @@ def test_one_tile_that_covers_the_image_is_the_plain_prediction() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_small_objects_are_found_by_tiles_alone_whole_and_once(seed: int) -> None:
-    size, detector = (320, 480), RedFinder()
+    size, detector = (320, 480), red_finder()
     boxes = _scatter(size, 14, seed)  # an overlap of 0.3 * 64 px, less two margins, is 16 px
     assert len(boxes) > 50
     image = _paint(size, boxes)
@@ -131,25 +133,24 @@ def test_large_objects_come_from_the_whole_image_without_halves() -> None:
     size = (320, 480)
     large = np.array([[100, 60, 300, 260], [0, 200, 90, 320]])
     small = np.array([[400, 20, 410, 32], [330, 150, 340, 160], [470, 310, 480, 320]])
-    found = RedFinder().predict(_paint(size, np.vstack([large, small])), tile=64)
+    found = red_finder().predict(_paint(size, np.vstack([large, small])), tile=64)
     assert len(found) == 5
     assert (iou_matrix(found.boxes, np.vstack([large, small]).astype(np.float32)).max(0) > 0.8).all()
 
 
 def test_what_tiles_find_inside_a_large_object_is_a_part_of_it() -> None:
     whole, tiles = (0, 0, 400, 200), [(0, 0, 200, 200), (200, 0, 400, 200)]
-    names = ("person", "cup")
 
-    def found(size: tuple[int, int], *rows: tuple[float, ...]) -> Detections:
-        table = np.array(rows, np.float32).reshape(-1, 6)
-        return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), names, size)
+    def rows(*table: tuple[float, ...]) -> Rows:
+        values = np.array(table, np.float32).reshape(-1, 6)
+        return Rows(values[:, :4], values[:, 4], values[:, 5].astype(np.int64))
 
     large, medium = (50, 10, 350, 190, 0.45, 0), (360, 10, 395, 190, 0.5, 0)
     parts = [
-        found((200, 400), large, medium),
-        found((200, 200), (60, 20, 150, 120, 0.9, 0), (100, 20, 120, 60, 0.8, 1), (10, 20, 70, 120, 0.7, 0)),
+        rows(large, medium),
+        rows((60, 20, 150, 120, 0.9, 0), (100, 20, 120, 60, 0.8, 1), (10, 20, 70, 120, 0.7, 0)),
         # inside the medium one, which is smaller than a tile, and inside the large one, but more than twice as sure
-        found((200, 200), (165, 20, 190, 90, 0.6, 0), (20, 20, 60, 90, 1, 0)),
+        rows((165, 20, 190, 90, 0.6, 0), (20, 20, 60, 90, 1, 0)),
     ]
     merged = merge(parts, [whole, *tiles], 0.6)
     assert _sorted(merged.boxes) == [
@@ -159,7 +160,7 @@ def test_what_tiles_find_inside_a_large_object_is_a_part_of_it() -> None:
 
 
 def test_a_batch_and_a_stream_of_tiled_images_are_single_calls(tmp_path: Path) -> None:
-    detector = RedFinder()
+    detector = red_finder()
     images = [_paint(size, _scatter(size, 12, 1)) for size in ((200, 300), (50, 40), (100, 400))]
     single = [detector.predict(image, tile=64, overlap=0.4) for image in images]
     assert detector.predict_batch(images, tile=64, overlap=0.4) == single
@@ -167,29 +168,33 @@ def test_a_batch_and_a_stream_of_tiled_images_are_single_calls(tmp_path: Path) -
 
 
 def test_evaluation_with_tiles_says_so(tmp_path: Path) -> None:
+    from centerdet import evaluate
+
     samples = []
     for seed in range(2):
         boxes, path = _scatter((300, 200), 12, seed), tmp_path / f"{seed}.png"
         cv2.imwrite(str(path), _paint((300, 200), boxes)[..., ::-1])
         samples.append(Sample(path, boxes.astype(np.float64), np.zeros(len(boxes), np.int64)))
     dataset = Dataset(samples, ("red",))
-    plain, tiled = evaluate(RedFinder(), dataset), evaluate(RedFinder(), dataset, tile=64, overlap=0.3)
+    plain, tiled = evaluate(red_finder(), dataset), evaluate(red_finder(), dataset, tile=64, overlap=0.3)
     assert (plain.voc.mean_ap, tiled.voc.mean_ap) == (0, 1)
     assert "with tiles of 64 px" in tiled.protocol and "tile" not in plain.protocol
 
 
 @pytest.mark.parametrize("options", [{"tile": 31}, {"tile": -64}, {"overlap": 0.95}, {"overlap": -0.1}])
 def test_options_that_mean_nothing_are_refused(options: dict[str, float]) -> None:
-    for call in (RedFinder().predict_batch, RedFinder().stream):
+    for call in (red_finder().predict_batch, red_finder().stream):
         with pytest.raises(ConfigError, match=next(iter(options))):
             call([], **options)  # type: ignore[operator]
 
 
 @pytest.mark.soak
 def test_a_trained_detector_finds_more_small_shapes_with_tiles(tmp_path: Path) -> None:
+    from centerdet import TrainConfig, train
+
     write_shapes(tmp_path / "shapes", train=400, val=1, size=192)
     config = TrainConfig(
-        data=str(tmp_path / "shapes"), out=str(tmp_path / "run"), val=(), start="voc", epochs=6, batch=8,
+        data=str(tmp_path / "shapes"), out=str(tmp_path / "run"), val=(), init_from="voc", epochs=6, batch=8,
         sizes=(192,), zoom=(0.85, 1.3), mosaic=0, device="cpu",
     )  # fmt: skip
     detector = train(config)
@@ -202,9 +207,9 @@ def test_a_trained_detector_finds_more_small_shapes_with_tiles(tmp_path: Path) -
         boxes.append(scene.boxes + np.tile(corner, 2))
         labels.append(scene.labels)
 
-    def count(found: Detections) -> int:
-        same = np.concatenate(labels)[:, None] == found.labels
-        return int(((iou_matrix(np.concatenate(boxes), found.boxes) > 0.5) & same).any(1).sum())
+    def count(detections: Detections) -> int:
+        same = np.concatenate(labels)[:, None] == detections.labels
+        return int(((iou_matrix(np.concatenate(boxes), detections.boxes) > 0.5) & same).any(1).sum())
 
     plain, tiled = count(detector.predict(large)), count(detector.predict(large, tile=240, overlap=0.3))
     assert detector.names == SHAPE_NAMES

@@ -1,13 +1,12 @@
-"""`centerdet predict`: `Detector.stream` over whatever holds images, to boxes drawn into copies, JSON, or lines."""
+"""`centerdet predict`: `Detector.stream` over any source, to boxes drawn into copies, JSON, or lines of text."""
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
@@ -18,6 +17,9 @@ from ..files import open_atomic
 from ..text import plural
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import console, errors
+
+if TYPE_CHECKING:
+    from ..sources import Found
 
 __all__ = ["predict"]
 
@@ -36,14 +38,14 @@ def predict(
         typer.Option(
             file_okay=False,
             help="folder for JPEG copies with boxes: NAME.jpg; of a video or webcam NAME/000000.jpg, ...; "
-            "a name that is taken by another source gets a number; not the folder of a source",
+            "a name that another source has already gets a number; not the folder of a source",
         ),
     ] = None,
     json_file: Annotated[
         str,
         typer.Option(
             "--json",
-            help="write JSON Lines, a line a image with source, height, width and objects, or source and error; "
+            help="write JSON Lines, one per image: source, height, width and objects, or source and error; "
             "the file appears when all is done; '-': print them and nothing else",
             callback=in_a_folder,
         ),
@@ -54,13 +56,13 @@ def predict(
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; left out: PyTorch decides")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads at most")] = None,
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
 ) -> None:
-    """Find objects in images, folders and videos; what is named twice is looked at once.
+    """Detect objects in images, folders and videos; a source that is named twice is read once.
 
-    A broken image is reported and the rest goes on; the exit code is then 1. Ctrl-C keeps what was found so far.
+    A broken image is reported and the rest follows; the exit code is then 1. Ctrl-C keeps the results so far.
     """
     from ..detector import Detector
 
@@ -76,22 +78,22 @@ def predict(
     stopped = False
     with _open_lines(json_file) as write, _progress(quiet) as advance:
         try:
-            for where, image, found in stream:
+            for found, result in stream:
                 try:
-                    if isinstance(found, CenterdetError):
-                        raise found
+                    if isinstance(result, CenterdetError):
+                        raise result
                     if out:
-                        found.plot(place(where), image)
-                except ImageError as error:
+                        result.plot(place(found), found.image)  # type: ignore[arg-type]
+                except ImageError as error:  # also of a copy that JPEG cannot hold
                     broken += 1
                     errors.print(f"error: {error}", markup=False, soft_wrap=True)
-                    write({"source": where, "error": str(error)})
+                    write({"source": found.where, "error": str(error)})
                 else:
-                    objects += len(found)
-                    write({**found.to_dict(), "source": where})
+                    objects += len(result)
+                    write({**result.to_dict(), "source": found.where})
                     if not quiet and json_file != "-":
-                        shown = ", ".join(f"{one.name} {one.score:.2f}" for one in found)
-                        console.out(f"{where}: {shown or 'nothing'}".encode(errors="replace").decode())
+                        shown = ", ".join(f"{one.name} {one.score:.2f}" for one in result) or "nothing"
+                        console.out(f"{found.where}: {shown}".encode(errors="replace").decode())
                 done += 1
                 advance()
         except KeyboardInterrupt:
@@ -104,17 +106,17 @@ def predict(
 
 
 def _list_all(sources: list[str]) -> Originals:
-    """Every file, webcam and URL that the sources stand for, once, by what it is on disk, else by itself."""
+    """Every file, webcam and URL that the sources stand for, once, by its identity on disk, else by itself."""
     from ..sources import is_url, list_files
 
-    found: Originals = {}
+    originals: Originals = {}
     for source in sources:
         if source.isdecimal() and not Path(source).exists():
-            found[int(source)] = int(source)
+            originals[int(source)] = int(source)
         else:
             for one in [source] if is_url(source) else list_files(source):
-                found.setdefault(_identity(one) or one, one)
-    return found
+                originals.setdefault(_identity(one) or one, one)
+    return originals
 
 
 def _check_places(originals: Originals, out: Path | None, json_file: str) -> None:
@@ -128,34 +130,30 @@ def _check_places(originals: Originals, out: Path | None, json_file: str) -> Non
 
 
 def _identity(path: str | Path) -> Identity:
-    """What tells one file from all others, whatever the path to it; None where there is none."""
+    """Device and number of a file, the same for every path to it; None where there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-def _places(out: Path | None, originals: Originals) -> Callable[[str], Path]:
-    """A function from a image's or frame's `where` to its copy; sources of one name don't overwrite each other."""
-    from ..sources import VIDEOS, is_url
+def _places(out: Path | None, originals: Originals) -> Callable[["Found"], Path]:
+    """A function from an image or frame to its copy's path; sources of one name don't overwrite each other."""
+    from ..sources import is_url
 
-    films = "|".join(map(re.escape, VIDEOS))
-    of_frames = re.compile(rf"(.+(?:{films})|webcam \d+) frame (\d+)", re.IGNORECASE | re.DOTALL)
     names: dict[str, str] = {}
     taken = set()
 
-    def place(where: str) -> Path:
-        frame = of_frames.fullmatch(where)
-        source = frame[1] if frame else where
-        if source not in names:
-            path = urlsplit(source).path if is_url(source) else source
+    def place(found: "Found") -> Path:
+        if found.source not in names:
+            path = urlsplit(found.source).path if is_url(found.source) else found.source
             stem = Path(path).stem[:100] or "image"
             several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
-            names[source] = next(name for name in several if name.casefold() not in taken)
-            taken.add(names[source].casefold())
-        name = f"{names[source]}/{frame[2]:>06}.jpg" if frame else f"{names[source]}.jpg"
-        copy = Path(out or "", name)
+            names[found.source] = next(name for name in several if name.casefold() not in taken)
+            taken.add(names[found.source].casefold())
+        name = names[found.source]
+        copy = Path(out or "", f"{name}.jpg" if found.frame is None else f"{name}/{found.frame:06}.jpg")
         if original := originals.get(_identity(copy)):
             raise ConfigError(f"{copy}: would overwrite the source {original}: choose another folder for --out")
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +164,7 @@ def _places(out: Path | None, originals: Originals) -> Callable[[str], Path]:
 
 @contextmanager
 def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
-    """A function that writes a JSON line: to stdout, or to a file that appears, whole, at the end."""
+    """A function that writes a JSON line: to stdout, or to a file that appears when all is done."""
     if name in ("", "-"):
         yield lambda fields: console.out(json.dumps(fields)) if name else None
         return
@@ -176,7 +174,7 @@ def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[], None]]:
-    """A function to call after each image; how many there will be, nobody knows."""
+    """A function to call after each image; the total is unknown."""
     columns = (SpinnerColumn(), TextColumn("{task.completed} images"), TimeElapsedColumn())
     shown = errors.is_terminal and not quiet
     with Progress(*columns, console=errors, disable=not shown, transient=True) as progress:

@@ -4,21 +4,23 @@ A cell holds one box, and NMS takes two boxes of a class that overlap much for o
 training. Everything after the network is the Detector's own.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from ..codec import cell_centers, encode
+from ..codec import cell_centers, decode, encode
 from ..data.sample import Dataset, Sample
 from ..detector import Detector
 from ..errors import ConfigError
 from ..evaluation.evaluation import evaluate_detections
 from ..images import Geometry, read_size
-from ..models import Network, Outputs
+from ..models import Outputs
+from ..runtimes import TOP_K, Runtime
+from ..runtimes import Outputs as Peaks
 
 __all__ = ["measure_ceiling"]
 
@@ -38,37 +40,31 @@ def measure_ceiling(
     (the smaller of two) is centered, `lost` those without a detection of IoU >= 0.5. Difficult ones do not count.
     """
     if stride < 1 or size < stride or size % stride:
-        raise ConfigError(f"size, stride: want a size that is a multiple of the stride, got {size} and {stride}")
+        raise ConfigError(f"size, stride: expected a size that is a multiple of the stride, got {size} and {stride}")
     samples = [_shrink(sample, size) for sample in dataset.samples]  # IoU is the same on the input
-    cells = 0
-
-    def outputs() -> Iterator[Outputs]:
-        nonlocal cells
-        for sample in progress(samples):
-            said = _perfect_outputs(sample, len(dataset.names), size // stride, stride)
-            cells += int((said.heatmap == SURE).any(1).sum())
-            yield said
-
-    detector = Detector(cast(Network, _Perfect(outputs(), stride)), dataset.names, size, device="cpu")
-    found = detector.predict_batch([np.zeros((size, size, 3), np.uint8)] * len(samples), score_threshold=0.5)
-    voc = evaluate_detections(found, Dataset(samples, dataset.names)).voc
+    runtime = _Perfect(progress(samples), dataset.names, size, stride)
+    blank = np.zeros((size, size, 3), np.uint8)
+    detections = Detector(runtime).predict_batch([blank] * len(samples), score_threshold=0.5)
+    voc = evaluate_detections(detections, Dataset(samples, dataset.names)).voc
     objects = int(voc.num_positive.sum())
-    hits = sum(len(voc.curve(label).recall) for label in range(len(dataset.names)))
+    detected = sum(len(voc.curve(label).recall) for label in range(len(dataset.names)))
     return {
         "size": size, "stride": stride, "voc-area": voc.to_dict()["mean_ap"],
-        "objects": objects, "without own cell": objects - cells, "lost": objects - hits,
+        "objects": objects, "without own cell": objects - runtime.cells, "lost": objects - detected,
     }  # fmt: skip
 
 
-class _Perfect(nn.Module):
-    """Stands in for a network: whatever the image, it says the next of the given outputs."""
+class _Perfect(Runtime):
+    """Stands in for a trained network: whatever the image, it returns the next sample's objects."""
 
-    def __init__(self, outputs: Iterator[Outputs], stride: int) -> None:
-        super().__init__()
-        self.outputs, self.stride = outputs, stride
+    def __init__(self, samples: Iterable[Sample], names: tuple[str, ...], size: int, stride: int) -> None:
+        self.samples, self.names, self.size, self.stride, self.cells = iter(samples), names, size, stride, 0
 
-    def forward(self, images: Tensor) -> Outputs:
-        return next(self.outputs)
+    def run(self, images: NDArray[np.uint8]) -> Peaks:
+        outputs = _perfect_outputs(next(self.samples), len(self.names), self.size // self.stride, self.stride)
+        self.cells += int((outputs.heatmap == SURE).any(1).sum())
+        boxes, scores, labels = decode(*outputs, stride=self.stride, top_k=TOP_K)
+        return boxes.numpy(), scores.numpy(), labels.numpy()
 
 
 def _shrink(sample: Sample, size: int) -> Sample:
@@ -78,7 +74,7 @@ def _shrink(sample: Sample, size: int) -> Sample:
 
 
 def _perfect_outputs(sample: Sample, num_classes: int, grid: int, stride: int) -> Outputs:
-    """What training would want of an input: its targets as logits and distances, difficult objects left out."""
+    """An input's training targets as logits and distances, difficult objects left out."""
     boxes, labels = torch.from_numpy(sample.boxes).float(), torch.from_numpy(sample.labels)
     ignore, image_index = torch.from_numpy(sample.difficult | sample.crowd), torch.zeros_like(labels)
     targets = encode(boxes, labels, ignore, image_index, batch=1, num_classes=num_classes, grid=grid, stride=stride)

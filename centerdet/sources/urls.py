@@ -1,118 +1,62 @@
-"""A image from the web: fetched within a number of seconds and of bytes, whatever the server does.
+"""An image from the web, within a number of seconds and of bytes, whatever the server does.
 
-A socket's own time-out begins anew with each piece that arrives, so a server that sends a byte now and then would never
-be given up. Here every wait, for the connection, TLS, headers and content, is cut to what is left of one deadline.
+A time-out per read begins anew with each piece that arrives, so a server that sends a byte now and then would never be
+given up. Here one deadline ends everything: look-up, connection, TLS, redirects, headers and content.
 """
 
-import io
-import socket
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from typing import Any
-from urllib import request
-from urllib.parse import quote
+import asyncio
 
 from ..errors import ImageError
 
-__all__ = ["download", "is_url"]
+__all__ = ["MAX_BYTES", "SECONDS", "download"]
 
-RESERVED = "%/:?#[]@!$&'()*+,;="  # what a URL may hold as it is
+SECONDS = 10.0
+"""That a URL may take in all, its redirects included."""
+MAX_BYTES = 50_000_000
+"""Of the largest image that is fetched."""
+MAX_REDIRECTS = 5
 
 
-def is_url(source: str) -> bool:
-    """Whether this is an address of the web, not a path."""
-    return source.lower().startswith(("http://", "https://"))
+def download(url: str, *, seconds: float = SECONDS, max_bytes: int = MAX_BYTES) -> tuple[bytes, str | None]:
+    """The content of an http(s) URL and its Content-Type; redirects lead to such URLs only.
 
-
-def download(url: str, timeout: float, max_bytes: int) -> tuple[bytes, str | None]:
-    """The content behind an http(s) URL and its Content-Type; redirects lead to such URLs only.
-
-    Only the look-up of a host's address, which is the system's, can outlast `timeout` seconds. What goes wrong is an
-    OSError, HTTPException or ValueError.
+    Anything that goes wrong is an `ImageError`. Needs httpx.
     """
-    end = time.monotonic() + timeout
+    import httpx
 
-    def left() -> float:
-        if (seconds := end - time.monotonic()) > 0:
-            return seconds
-        raise TimeoutError(f"not all there after {timeout:g} s (timeout)")
-
-    opener = request.OpenerDirector()  # knows no other kind of URL
-    for handler in (
-        request.ProxyHandler(), request.UnknownHandler(), _Handler(left), _RedirectHandler(),
-        request.HTTPDefaultErrorHandler(), request.HTTPErrorProcessor(),
-    ):  # fmt: skip
-        opener.add_handler(handler)
     try:
-        with opener.open(request.Request(quote(url, safe=RESERVED), headers={"User-Agent": "centerdet"})) as response:
-            if (size := response.length or 0) <= max_bytes:
-                content = response.read(max_bytes + 1)
-                size = len(content)
-    except OSError:
-        left()  # tells where this is why
-        raise
-    if size > max_bytes:
-        raise ImageError(f"want at most {max_bytes} bytes (max_bytes), got {size} or more")
-    return content, response.headers.get("Content-Type")
+        return asyncio.run(asyncio.wait_for(_fetch(url, max_bytes), seconds))
+    except asyncio.TimeoutError:
+        raise ImageError(f"{url}: cannot be fetched: the download did not finish within {seconds:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{url}: cannot be fetched: {reason}") from error
 
 
-class _Handler(request.AbstractHTTPHandler):
-    """Opens http(s) URLs on connections of which every wait ends in the seconds left."""
+async def _fetch(url: str, max_bytes: int) -> tuple[bytes, str | None]:
+    import httpx
 
-    def __init__(self, left: Callable[[], float]) -> None:
-        super().__init__()
-        self.left = left
-
-    def http_open(self, asked: request.Request) -> HTTPResponse:
-        return self.do_open(partial(self.connect, HTTPConnection), asked)
-
-    def https_open(self, asked: request.Request) -> HTTPResponse:
-        return self.do_open(partial(self.connect, HTTPSConnection), asked)
-
-    http_request = https_request = request.AbstractHTTPHandler.do_request_
-
-    def connect(self, kind: type[HTTPConnection], host: str, **options: Any) -> HTTPConnection:
-        connection = kind(host, **options)
-        connection._create_connection = self.open_socket  # type: ignore[attr-defined]
-        connection.response_class = self.answer  # type: ignore[assignment]
-        return connection
-
-    def open_socket(self, address: tuple[str, int], *_: Any) -> socket.socket:
-        for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-            with suppress(OSError):
-                sock = socket.create_connection((str(found[4][0]), address[1]), self.left())
-                sock.settimeout(self.left())  # for TLS to begin
-                return sock
-        raise OSError(f"nobody answers at {address[0]}:{address[1]}")
-
-    def answer(self, sock: socket.socket, *arguments: Any, **options: Any) -> HTTPResponse:
-        response = HTTPResponse(sock, *arguments, **options)
-        response.fp = io.BufferedReader(_Reader(sock, response.fp.detach(), self.left))
-        return response
-
-
-class _RedirectHandler(request.HTTPRedirectHandler):
-    def redirect_request(self, req: request.Request, fp: Any, *arguments: Any) -> request.Request | None:
-        fp.close()  # or its content would be read, whatever its size
-        return super().redirect_request(req, fp, *arguments)
-
-
-class _Reader(io.RawIOBase):
-    """What a socket receives, `file` being its own; no piece is waited for longer than the seconds left."""
-
-    def __init__(self, sock: socket.socket, file: io.RawIOBase, left: Callable[[], float]) -> None:
-        self.sock, self.file, self.left = sock, file, left
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self.sock.settimeout(self.left())
-        return self.file.readinto(buffer)
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
+    headers = {"User-Agent": "centerdet", "Accept-Encoding": "identity"}
+    async with httpx.AsyncClient(headers=headers, timeout=None) as client:
+        request = client.build_request("GET", url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await client.send(request, stream=True)
+            try:
+                if response.next_request is not None:  # a redirect, whose content is not read, whatever its size
+                    request = response.next_request
+                    continue
+                if response.status_code != 200:
+                    raise ValueError(f"HTTP status {response.status_code}")
+                size = int(response.headers.get("Content-Length", 0))
+                content = bytearray()
+                if size <= max_bytes:
+                    async for chunk in response.aiter_raw():
+                        content += chunk
+                        if (size := len(content)) > max_bytes:
+                            break
+                if size > max_bytes:
+                    raise ValueError(f"expected at most {max_bytes} bytes, got {size} or more")
+                return bytes(content), response.headers.get("Content-Type")
+            finally:
+                await response.aclose()
+        raise ValueError(f"more than {MAX_REDIRECTS} redirects")

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.formats import keep_classes, read_dataset
 from ..data.sample import Dataset
-from ..detector import Detector, find_device, weights_path
+from ..detector import Detector
 from ..errors import CenterdetError, ConfigError, WeightsError
 from ..evaluation.evaluation import Evaluation, evaluate
 from ..models import Network, Outputs
-from ..runtimes.weights import read_tensors
+from ..runtimes.pytorch import PyTorchRuntime, find_device, halve
+from ..runtimes.weights import read_tensors, weights_path
 from ..text import plural
 from .augment import Augment, Example
 from .checkpoints import RunState, list_checkpoints, load_checkpoint, save_checkpoint
@@ -250,7 +251,7 @@ def _load_detector(network: Network, path: Path, names: Sequence[str]) -> None:
     """Take a detector's weights; where the classes differ, its class outputs are initialized anew."""
     tensors, fields = read_tensors(path)
     expected = network.state_dict()
-    if list(fields.get("names", ())) != list(names):
+    if fields.get("names") != list(names):
         last = f"heatmap_head.{len(network.heatmap_head) - 1}."
         tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
         expected = {key: value for key, value in expected.items() if not key.startswith(last)}
@@ -288,12 +289,5 @@ def _rate(step: int, steps: int, warmup: int) -> float:
 
 def _detector(averaged: AveragedModel, config: TrainConfig, names: Sequence[str], device: torch.device) -> Detector:
     """The averaged weights as they are written, in half precision, at the final input size."""
-    network = Network(len(names), **config.model)
-    state = averaged.module.state_dict()
-    network.load_state_dict({key: _half(value) for key, value in state.items()})
-    return Detector(network, names, config.sizes[-1], device=device)
-
-
-def _half(tensor: Tensor) -> Tensor:
-    """The number that a weights file keeps."""
-    return tensor.half().float() if tensor.is_floating_point() else tensor
+    network = halve(cast(Network, averaged.module))
+    return Detector(PyTorchRuntime(network, names, config.sizes[-1], device=device))
