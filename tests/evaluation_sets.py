@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from centerdet.data.sample import Dataset, Sample
 from centerdet.evaluation.files import Results
@@ -16,7 +17,7 @@ def make_set(folder: Path, seed: int = 0, *, images: int = 12, stem: str = "{:06
     samples, boxes, labels, numbers = [], [], [], []
     for number in range(images):
         path = folder / f"{stem.format(3 * number + 5)}.jpg"
-        path.touch()
+        Image.new("RGB", (200, 200)).save(path)
         count = int(draw.integers(0, 6))
         low = draw.integers(0, 120, (count, 2))
         objects = np.concatenate([low, low + draw.integers(10, 80, (count, 2))], axis=1).astype(float)

@@ -1,6 +1,8 @@
-"""A detector and a dataset to numbers: perfect ones are 1, and training's validation is what users get."""
+"""Evaluating a detector on a dataset: perfect detections reach AP 1, and evaluating is predicting every image."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ from centerdet import Detections
 from centerdet.data.formats import read_dataset
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
-from centerdet.errors import DataError
-from centerdet.evaluation.evaluation import evaluate, evaluate_detections, ground_truth
+from centerdet.errors import DataError, ImageError
+from centerdet.evaluation.evaluation import evaluate, evaluate_detections, make_arrays
+from centerdet.evaluation.files import Results
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +41,14 @@ def _perfect(dataset: Dataset) -> list[Detections]:
 def test_perfect_detections_score_one(dataset: Dataset) -> None:
     result = evaluate_detections(_perfect(dataset), dataset)
     assert result.voc.mean_ap == 1.0 and result.voc.mean_ap_11pt == pytest.approx(1)
-    assert result.images == 6
+    assert result.num_images == result.to_dict()["images"] == 6
     *classes, mean = result.rows()
     assert [row[0] for row in classes] == list(SHAPE_NAMES)
     assert mean[0] == "mean" and mean[1] == sum(row[1] for row in classes) == sum(len(s.boxes) for s in dataset.samples)
     assert mean[2:] == pytest.approx((100, 100))
 
 
-def test_nothing_found_scores_zero_and_the_protocol_is_told(dataset: Dataset, tmp_path: Path) -> None:
+def test_no_detections_score_zero_and_the_protocol_is_printed(dataset: Dataset, tmp_path: Path) -> None:
     nothing = [
         Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), dataset.names, (9, 9))
         for _ in dataset.samples
@@ -75,8 +78,8 @@ def test_missing_one_object_costs_its_class(dataset: Dataset) -> None:
 def test_difficult_objects_count_neither_way(dataset: Dataset) -> None:
     hard = [Sample(s.path, s.boxes, s.labels, np.arange(len(s.boxes)) == 0, size=s.size) for s in dataset.samples]
     marked = Dataset(hard, dataset.names)
-    truth = ground_truth(marked)
-    assert truth["difficult"].sum() == sum(len(sample.boxes) > 0 for sample in hard)
+    arrays = make_arrays(Results.join([]), marked)
+    assert arrays.gt_difficult.sum() == sum(len(sample.boxes) > 0 for sample in hard)
     for found in (_perfect(dataset), [_without_first(one) for one in _perfect(dataset)]):
         assert evaluate_detections(found, marked).voc.mean_ap == 1.0
 
@@ -96,8 +99,31 @@ def test_evaluating_is_predicting_every_image(dataset: Dataset) -> None:
     assert str(result) == str(same)
 
 
+def test_names_with_pattern_characters_are_files(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "a[1]*.jpg"
+    shutil.copy(dataset.samples[0].path, path)
+    (tmp_path / "a1.jpg").touch()
+    renamed = Dataset([replace(dataset.samples[0], path=path)], dataset.names)
+    detector = tiny_detector(SHAPE_NAMES)
+    first = Dataset(dataset.samples[:1], dataset.names)
+    assert str(evaluate(detector, renamed)) == str(evaluate(detector, first))
+
+
+def test_an_image_that_cannot_be_read_is_raised(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    for path in (tmp_path / "broken.jpg", tmp_path / "missing.jpg"):
+        broken = Dataset([*dataset.samples[:2], replace(dataset.samples[0], path=path)], dataset.names)
+        with pytest.raises(ImageError, match=path.name):
+            evaluate(tiny_detector(SHAPE_NAMES), broken)
+
+
+def test_an_empty_dataset_has_no_ap(dataset: Dataset) -> None:
+    result = evaluate(tiny_detector(SHAPE_NAMES), Dataset([], dataset.names))
+    assert result.num_images == 0 and np.isnan(result.voc.mean_ap)
+
+
 def test_what_does_not_fit_is_an_error(dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="names: the detector knows"):
+    with pytest.raises(DataError, match="names: the detector has"):
         evaluate(tiny_detector(SHAPE_NAMES[::-1]), dataset)
-    with pytest.raises(DataError, match="want one Detections for each of 6 images, got 5"):
+    with pytest.raises(DataError, match="expected one for each of 6 images, got 5"):
         evaluate_detections(_perfect(dataset)[1:], dataset)

@@ -1,8 +1,9 @@
-"""Results: the metrics' own numbers under their names, the way from VOC to COCO, and what lies behind an AP."""
+"""Results: the numbers of the metrics under their names, the steps from VOC to COCO, and the diagnoses."""
 
 import csv
 import io
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from centerdet.errors import DataError
 from centerdet.evaluation.evaluation import evaluate_detections
 from centerdet.evaluation.files import Results
 from centerdet.metrics import coco_evaluate, voc_evaluate
+from centerdet.metrics.arrays import Arrays
+from centerdet.metrics.coco import evaluate as evaluate_coco
+from centerdet.metrics.voc import match_detections
 from centerdet.text import format_table
 
 Scene = tuple[Dataset, Results]
@@ -55,7 +59,7 @@ def test_the_numbers_are_those_of_the_metrics(tmp_path: Path, seed: int) -> None
 def test_names_of_detections_must_be_those_of_the_data_set(tmp_path: Path) -> None:
     dataset, _ = make_set(tmp_path, images=1)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), NAMES[::-1], (200, 200))
-    with pytest.raises(DataError, match="found: names"):
+    with pytest.raises(DataError, match="detections: names"):
         evaluate_detections([nothing], dataset)
 
 
@@ -75,7 +79,7 @@ def test_it_prints_both_numbers_with_their_protocol() -> None:
     assert format_table(("a", "b"), []) == "a  b"
 
 
-def test_a_score_threshold_is_told(tmp_path: Path) -> None:
+def test_a_score_threshold_is_reported(tmp_path: Path) -> None:
     dataset, found = make_set(tmp_path)
     whole, cut = evaluate_detections(found, dataset), evaluate_detections(found, dataset, score_threshold=0.5)
     assert whole.warning is None
@@ -138,24 +142,24 @@ def changed(dataset: Dataset, found: Results) -> dict[str, float]:
 
 def test_each_step_changes_one_rule() -> None:
     first, near, far = [0.0, 0, 100, 100], [0.0, 20, 100, 120], [300.0, 300, 400, 400]
-    # All is found exactly: nothing to change.
+    # Every object is detected exactly: nothing to change.
     assert changed(*one_image([(first, 0), (far, 0)], [(first, 0.9, 0), (far, 0.8, 0)])) == {}
-    # A difficult object that nobody finds.
+    # A difficult object that is not detected.
     missed = one_image([(first, 0), (far, 0)], [(first, 0.9, 0)], [False, True])
     assert changed(*missed) == {"difficult objects count": -50}
-    assert "1 more to be found" in evaluate_detections(missed[1], missed[0]).from_voc_to_coco()[2].why
-    # Two detections lie best on one object, and the second still well on its neighbor.
+    assert "1 more objects to detect" in evaluate_detections(missed[1], missed[0]).from_voc_to_coco()[2].why
+    # Two detections overlap one object most; the second overlaps its neighbor enough.
     twice = one_image([(first, 0), (near, 0)], [([0, 0, 100, 101], 0.9, 0), ([0, 9, 100, 109], 0.8, 0)])
     coarse = {"VOC from 2010 on (voc-area)"}  # half of the recall is 6 of 11 points
     assert changed(*twice).keys() - coarse == {"next best object", "IoU 0.50:0.95 (COCO AP)"}
-    # The object is found by the 101st detection of its class.
+    # The 101st detection of its class detects the object.
     crowd = one_image([(first, 0)], [*([(far, 0.9, 0)] * 100), (first, 0.8, 0)])
     result = evaluate_detections(crowd[1], crowd[0])
     steps = result.from_voc_to_coco()
-    assert "1 of 101 detections fall away" in steps[5].why
+    assert "1 of 101 detections are dropped" in steps[5].why
     assert [round(1000 * step.ap) for step in steps[4:6]] == [10, 0]
     assert "up to 101 detections each" in result.protocol
-    # Boxes that IoU 0.5 takes for right, and most other thresholds not.
+    # A box that is correct at IoU 0.5, but not at most other thresholds.
     loose = one_image([(first, 0)], [([0, 0, 100, 61], 0.9, 0)])
     assert changed(*loose) == {"IoU 0.50:0.95 (COCO AP)": -70}
 
@@ -167,13 +171,47 @@ def test_nothing_to_find_is_nan_all_along() -> None:
     assert result.suspects() == []
 
 
+def test_data_is_checked_once_per_detector_and_matched_once_per_rule(tmp_path: Path) -> None:
+    """Counted by the public functions' code, whoever calls them: 2 detectors; VOC, COCO, and COCO without a limit."""
+    dataset, found = make_set(tmp_path)
+    busy = Results(*(np.repeat(getattr(found, name), 20, axis=0) for name in ("boxes", "scores", "labels", "images")))
+    counted = {"check": Arrays.check.__func__, "VOC": match_detections, "COCO": evaluate_coco}
+    codes = {function.__code__: name for name, function in counted.items()}
+    calls = dict.fromkeys(counted, 0)
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in codes:
+            calls[codes[frame.f_code]] += 1
+
+    sys.setprofile(count)
+    try:
+        first, second = (evaluate_detections(one, dataset) for one in (busy, found))
+        first.to_dict(details=True, rules=True, against=second)
+    finally:
+        sys.setprofile(None)
+    assert calls == {"check": 2, "VOC": 2, "COCO": 2}
+
+
+def test_coco_breaks_ties_by_its_own_image_ids(tmp_path: Path) -> None:
+    """Two images with equal scores: which detection comes first is decided by the ids, not by the samples' order."""
+    right, wrong = [0.0, 0, 50, 50], [100.0, 100, 150, 150]
+    samples = [Sample(tmp_path / f"{name}.jpg", np.array([right]), np.array([0])) for name in "ab"]
+    boxes, images = np.array([wrong, right]), np.array([0, 1])
+    stats = []
+    for ids in (None, np.array([7, 9]), np.array([9, 7])):
+        results = Results(boxes, np.array([0.5, 0.5]), np.zeros(2, np.int64), images, ids)
+        stats.append(evaluate_detections(results, Dataset(samples, NAMES)).coco().stats[1])
+    assert stats[0] == stats[1] < stats[2]
+
+
 def test_two_detectors_are_compared_on_the_same_images(tmp_path: Path) -> None:
     dataset, found = make_set(tmp_path, images=30)
     result = evaluate_detections(found, dataset)
     same = result.compare(result, resamples=50)
     assert (same.mean_ap.difference, same.mean_ap.p_value) == (0, 1)
-    truth = result.truth
-    perfect = Results(truth["boxes"], np.linspace(1, 0.01, len(truth["labels"])), truth["labels"], truth["images"])
+    arrays = result.arrays
+    scores = np.linspace(1, 0.01, len(arrays.gt_labels))
+    perfect = Results(arrays.gt_boxes, scores, arrays.gt_labels, arrays.gt_images)
     better = result.compare(evaluate_detections(perfect, dataset), resamples=200)
     assert better.mean_ap.difference == pytest.approx(1 - result.voc.mean_ap)
     assert better.mean_ap.low > 0 and better.mean_ap.p_value < 0.05

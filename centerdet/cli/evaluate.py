@@ -1,4 +1,4 @@
-"""`centerdet evaluate`: AP by both VOC protocols, of a detector or of any other's detections, and what lies behind."""
+"""`centerdet evaluate`: AP by both VOC protocols, of a detector or of detections from a file, and diagnoses."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from ..evaluation.evaluation import Evaluation, evaluate_detections
 from ..evaluation.evaluation import evaluate as run
 from ..evaluation.files import read_results, write_results
 from ..files import write_atomic
-from ..metrics.statistics import Difference
-from ..text import format_percent, format_table
+from ..metrics.statistics import Bootstrap, Comparison, Difference
+from ..text import format_percent, format_table, plural
 from .options import Device, Overlap, Tile, in_a_folder, tiling
 from .show import bar, console, errors
 
@@ -38,22 +38,21 @@ def evaluate(
         typer.Argument(help="shipped name (voc), weights file, COCO results JSON, or folder of VOC comp4_det files"),
     ],
     data: Annotated[Path, typer.Option(help="folder or file of the dataset")],
-    split: Annotated[
-        list[str] | None, typer.Option(help="split to evaluate on, such as 2007:val; again for more")
-    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="split to evaluate on, such as 2007:val (repeatable)")] = None,
     against: Annotated[
-        str, typer.Option(help="a second detector, as WEIGHTS: is the difference more than chance?")
+        str, typer.Option(help="a second detector, as WEIGHTS: test whether the difference is more than chance")
     ] = "",
     details: Annotated[
-        bool, typer.Option("--details", help="also sizes, operating points, errors, likely label errors, intervals")
+        bool, typer.Option("--details", help="also intervals, sizes, operating points, errors, likely label errors")
     ] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="explain VOC against COCO on these detections")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="explain why VOC and COCO AP differ")] = False,
     json_file: Annotated[
         str,
-        typer.Option("--json", help="write the result as JSON; '-': print it and nothing else", callback=in_a_folder),
+        typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder),
     ] = "",
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="write the classes' table", callback=in_a_folder, dir_okay=False)
+        Path | None,
+        typer.Option("--csv", help="write the AP per class as CSV", callback=in_a_folder, dir_okay=False),
     ] = None,
     save_detections: Annotated[
         Path | None,
@@ -63,18 +62,18 @@ def evaluate(
     ] = None,
     annotations: Annotated[
         list[Path] | None,
-        typer.Option(help="COCO JSON whose ids a results JSON uses, where the dataset is no COCO one"),
+        typer.Option(help="COCO JSON whose ids a results JSON uses, if the dataset has another format (repeatable)"),
     ] = None,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="leave out what scores lower; lowers AP")] = 0.0,
+    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="drop detections below; lowers AP")] = 0.0,
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
     splits, tiles = split or [], tiling(tile, overlap)
     if not splits and (known := find_splits(data)):
-        raise typer.BadParameter(f"--split: want one or more of {', '.join(known)}")
+        raise typer.BadParameter(f"--split: expected one or more of {', '.join(known)}")
     sources = [_open(one, device) for one in (weights, against) if one]
     names = next((source.names for source in sources if not isinstance(source, Path)), None)
 
@@ -87,10 +86,10 @@ def evaluate(
     results = []
     for source in sources:
         if isinstance(source, Path):
-            found = read_results(
+            detections = read_results(
                 source, dataset, split=splits[0].rpartition(":")[2] if splits else None, annotations=ids
             )
-            results.append(evaluate_detections(found, dataset, score_threshold=score_threshold))
+            results.append(evaluate_detections(detections, dataset, score_threshold=score_threshold))
         else:
             results.append(_predict(source, dataset, quiet, score_threshold=score_threshold, **tiles))
     result = results[0]
@@ -167,17 +166,17 @@ def _show_classes(result: Evaluation) -> None:
 def _show_details(result: Evaluation) -> None:
     names = (*result.names, "mean")
 
-    sure = result.bootstrap()
+    intervals = result.bootstrap()
     columns = [
         np.append(getattr(per_class, side), getattr(mean, side))
-        for per_class, mean in ((sure.ap, sure.mean_ap), (sure.ap_11pt, sure.mean_ap_11pt))
+        for per_class, mean in ((intervals.ap, intervals.mean_ap), (intervals.ap_11pt, intervals.mean_ap_11pt))
         for side in ("estimate", "low", "high")
     ]
     _show(
-        "How sure",
+        "Confidence intervals",
         ("class", "voc-area", "from", "to", "voc07-11pt", "from", "to"),
         [(name, *_percents(values)) for name, *values in zip(names, *columns, strict=True)],
-        f"{100 * sure.confidence:g} % intervals of {sure.resamples} times these {sure.num_images} images drawn again",
+        _bootstrap_note(intervals),
     )
 
     sizes = result.by_size()
@@ -190,7 +189,7 @@ def _show_details(result: Evaluation) -> None:
             (name, *(f"{ap} ({count})" for ap, count in zip(_percents(line), number.tolist(), strict=True)))
             for name, line, number in zip(names, areas, counts, strict=True)
         ],
-        "COCO's sizes: up to 32 x 32 px of area, up to 96 x 96 px, larger",
+        "by COCO's areas: up to 32 x 32 px, up to 96 x 96 px, larger",
     )
 
     best, all_best = (getattr(result.operating_points(), name) for name in ("best_per_class", "best_overall"))
@@ -198,13 +197,13 @@ def _show_details(result: Evaluation) -> None:
     columns = [np.append(getattr(best, key), getattr(all_best, key)) for key in keys]
     _show(
         "Operating points with the best F1",
-        ("class", "score", "precision", "recall", "F1", "false positives a image"),
+        ("class", "score", "precision", "recall", "F1", "false positives per image"),
         [
             (name, *("-" if np.isnan(score) else f"{score:.3f}" for score in values[:1]), *_percents(values[1:4]),
              "-" if np.isnan(values[4]) else f"{values[4]:.3f}")
             for name, *values in zip((*result.names, "all"), *columns, strict=True)
         ],
-        "all: one score for all classes",
+        "all: one score threshold for all classes",
     )  # fmt: skip
 
     confusion = result.confusion_matrix()
@@ -214,15 +213,15 @@ def _show_details(result: Evaluation) -> None:
     pairs = [divmod(int(place), len(names)) for place in frequent if counts.flat[place]]
     _show(
         "Most frequent confusions",
-        ("it is", "taken for", "times"),
-        [(names[truth], names[said], str(counts[truth, said])) for truth, said in pairs],
-        f"at a score of {confusion.score_threshold:g}; background: missed, or nothing there; all of it in --json",
+        ("object", "predicted as", "times"),
+        [(names[truth], names[predicted], str(counts[truth, predicted])) for truth, predicted in pairs],
+        f"at a score of {confusion.score_threshold:g}; background: missed, or no object; the whole matrix is in --json",
     )
 
     kinds = result.error_kinds()
     rows = list(zip(kinds.kinds, map(str, kinds.count.sum(1).tolist()), _percents(kinds.mean_cost), strict=True))
     special = _percents([kinds.mean_false_positive_cost, kinds.mean_false_negative_cost])
-    rows += [("all false positives", "", special[0]), ("all not found", "", special[1])]
+    rows += [("all false positives", "", special[0]), ("all false negatives", "", special[1])]
     _show("Errors, and the voc-area that each kind costs (TIDE)", ("kind", "number", "cost"), rows)
 
     suspects = result.suspects(SUSPECTS)
@@ -236,7 +235,7 @@ def _show_details(result: Evaluation) -> None:
             )
             for one in suspects
         ],
-        "Detections without an object of their class: an object, or its right name, may be missing in the annotations",
+        "detections without an object of their class: the annotations may lack an object or have a wrong class",
     )  # fmt: skip
 
 
@@ -244,7 +243,7 @@ def _show_steps(result: Evaluation) -> None:
     steps = result.from_voc_to_coco()
     changes = np.diff([step.ap for step in steps], prepend=np.nan) * 100
     _show(
-        "The same detections from VOC's to COCO's rules, one change a line",
+        "From VOC's rules to COCO's, one change per line",
         ("rules", "mean AP", "change"),
         [
             (step.rules, format_percent(100 * step.ap), "" if np.isnan(change) else f"{change:+.1f}")
@@ -256,13 +255,13 @@ def _show_steps(result: Evaluation) -> None:
 
 
 def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: str) -> None:
-    found = result.compare(other)
+    comparison = result.compare(other)
     rows = []
     columns = ("first", "second", "difference", "low", "high")
     lines: list[tuple[str, Difference, int | tuple[()]]] = [
-        *((name, found.ap, number) for number, name in enumerate(result.names)),
-        ("mean voc-area", found.mean_ap, ()),
-        ("mean voc07-11pt", found.mean_ap_11pt, ()),
+        *((name, comparison.ap, number) for number, name in enumerate(result.names)),
+        ("mean voc-area", comparison.mean_ap, ()),
+        ("mean voc07-11pt", comparison.mean_ap_11pt, ()),
     ]
     for name, difference, place in lines:
         values = [float(np.asarray(getattr(difference, column))[place]) for column in (*columns, "p_value")]
@@ -271,14 +270,18 @@ def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: 
         f"{second} against {first}: voc-area of each class",
         ("class", "first", "second", "difference", "from", "to", "p"),
         rows,
-        f"{100 * found.confidence:g} % intervals of {found.resamples} times these {found.num_images} images drawn "
-        "again; p: how often detectors that are alike would differ so much",
+        f"{_bootstrap_note(comparison)}; p: how often equal detectors would differ as much",
     )
-    p_value = float(found.mean_ap.p_value)
+    p_value = float(comparison.mean_ap.p_value)
     if not np.isnan(p_value):
-        verdict = "is more than chance" if p_value < 1 - found.confidence else "may well be chance"
+        verdict = "is more than chance" if p_value < 1 - comparison.confidence else "may well be chance"
         text = f"The difference of the mean voc-area {verdict} on these images (p = {p_value:.3f})."
         console.print(text, markup=False, soft_wrap=True)
+
+
+def _bootstrap_note(result: Bootstrap | Comparison) -> str:
+    samples = f"{result.resamples:,} resamples of {plural(result.num_images, 'image')}"
+    return f"{100 * result.confidence:g} % bootstrap intervals, {samples}"
 
 
 def _percents(values: Sequence[float] | np.ndarray) -> list[str]:
