@@ -84,7 +84,7 @@ def nms(boxes: Floats, scores: Floats, labels: NDArray[np.integer], iou: float) 
     order = np.argsort(-scores, kind="stable")
     boxes, labels = boxes[order], labels[order]
     limit = np.asarray(iou, boxes.dtype)
-    if limit > iou:  # compare with the double itself: nothing of this dtype lies between the two
+    if float(limit) > iou:  # compare with the double itself: nothing of this dtype lies between the two
         limit = np.nextafter(limit, -1)
     stays = np.ones(len(boxes), bool)
     for start in range(0, len(boxes), BLOCK):
