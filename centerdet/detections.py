@@ -1,27 +1,28 @@
-"""`Detections`: what was found in one image, as aligned arrays, and the formats that others read.
+"""`Detections`: the objects detected in one image, as aligned arrays, and the formats that other programs read.
 
-Law: arrays are checked once, read-only and best first; every selection of a `Detections` is one again. It holds no
+Law: arrays are checked once, read-only and best first; a selection of a `Detections` is a `Detections`. It contains no
 image, so a million of them fit in memory. Boxes are xyxy px of the original image, 0-based, half-open.
 """
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .boxes import convert
 from .errors import ConfigError, DataError
 from .files import write_atomic
+from .text import as_tuple, nearest
 
 if TYPE_CHECKING:
     import pandas
 
+    from .data.sample import Sample
     from .images import Source
 
 __all__ = ["Detection", "Detections"]
@@ -38,7 +39,7 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Detections:
-    """The objects found in one image, best first.
+    """The objects detected in one image, best first.
 
     Attributes:
         boxes: (N, 4) float32.
@@ -46,7 +47,7 @@ class Detections:
         labels: (N,) int64, indices into names.
         names: of all classes.
         size: (height, width) of the image.
-        source: the image's path, where it came from one; `==` takes no notice of it.
+        source: the image's path, if it was read from a file; ignored by `==`.
     """
 
     boxes: NDArray[np.float32]
@@ -59,22 +60,22 @@ class Detections:
     def __post_init__(self) -> None:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is refused below
             boxes, scores = np.array(self.boxes, np.float32), np.array(self.scores, np.float32)
-        labels, names = np.asarray(self.labels), tuple(self.names)
+        labels, names = np.asarray(self.labels), as_tuple(self.names)
         boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
         if boxes.shape != (len(boxes), 4):
-            raise DataError(f"boxes: want shape (N, 4), got {boxes.shape}")
+            raise DataError(f"boxes: expected shape (N, 4), got {boxes.shape}")
         for field, array in (("scores", scores), ("labels", labels)):
             if array.shape != (len(boxes),):
-                raise DataError(f"{field}: want shape ({len(boxes)},) as there are boxes, got {array.shape}")
+                raise DataError(f"{field}: expected shape ({len(boxes)},) to match boxes, got {array.shape}")
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise DataError("boxes, scores: want finite numbers, got NaN or infinity")
+            raise DataError("boxes, scores: expected finite numbers, got NaN or infinity")
         if (boxes[:, 2:] < boxes[:, :2]).any():
-            raise DataError("boxes: want x1 <= x2 and y1 <= y2, as xyxy has it")
+            raise DataError("boxes: expected xyxy with x1 <= x2 and y1 <= y2")
         if len(labels) and not (labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(names)):
-            raise DataError(f"labels: want integers from 0 to {len(names) - 1} (names), got {labels}")
+            raise DataError(f"labels: expected integers from 0 to {len(names) - 1} (names), got {labels}")
         height, width = (int(side) for side in self.size)
         if min(height, width) < 1:
-            raise DataError(f"size: want (height, width) of at least 1 px, got {self.size}")
+            raise DataError(f"size: expected (height, width) of at least 1 px, got {self.size}")
         order = np.argsort(-scores, kind="stable")
         arrays = (boxes[order], scores[order], labels.astype(np.int64)[order])
         for array in arrays:
@@ -97,7 +98,7 @@ class Detections:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> "Detections": ...
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> "Detection | Detections":
-        """One `Detection` by its number, or those of a slice, a mask (N,) or an array of numbers, again best first."""
+        """One `Detection` by its number, or the `Detections` of a slice, a mask (N,) or an array of numbers."""
         if isinstance(index, int | np.integer):
             return next(iter(self[[int(index)]]))
         chosen = index if isinstance(index, slice) else np.asarray(index)
@@ -115,47 +116,49 @@ class Detections:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{one.name} {one.score:.2f}" for one in self[:5])
-        return f"<Detections {len(self)} in {self.size[0]} x {self.size[1]} px: {found}{', …' * (len(self) > 5)}>"
+        objects = ", ".join(f"{one.name} {one.score:.2f}" for one in self[:5])
+        return f"<Detections {len(self)} in {self.size[0]} x {self.size[1]} px: {objects}{', …' * (len(self) > 5)}>"
 
     @property
     def label_names(self) -> list[str]:
         """The name of each object's class, N of them."""
         return [self.names[label] for label in self.labels.tolist()]
 
-    def filter(self, *, score: float | None = None, names: str | Iterable[str] | None = None) -> "Detections":
+    def filter(self, *, score: float | None = None, names: str | Sequence[str] | None = None) -> "Detections":
         """Those with at least this score, of these classes."""
         keep = np.ones(len(self), bool) if score is None else self.scores >= score
         if names is not None:
-            wanted = [names] if isinstance(names, str) else list(names)
-            for name in wanted:
+            chosen = as_tuple(names)
+            for name in chosen:
                 if name not in self.names:
-                    near = difflib.get_close_matches(name, self.names, 1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(self.names)}"
-                    raise ConfigError(f"names: no class {name!r}; {hint}")
-            keep = keep & np.isin(self.labels, [self.names.index(name) for name in wanted])
+                    raise ConfigError(f"names: no class {name!r}; {nearest(name, self.names)}")
+            keep = keep & np.isin(self.labels, [self.names.index(name) for name in chosen])
         return self[keep]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; numbers have as many digits as float32 needs to be read back exactly."""
+        """Plain values for JSON; numbers have as many digits as float32 needs to be exact."""
         rows = zip(_shortest(self.boxes), _shortest(self.scores), self.labels.tolist(), self.label_names, strict=True)
         objects = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
         return {"source": self.source, "height": self.size[0], "width": self.size[1], "objects": objects}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], names: Iterable[str]) -> "Detections":
-        """What `to_dict` made (or a line of `to_json`, parsed), again; names: of all classes, as the detector has."""
+    def from_dict(cls, values: Mapping[str, Any], names: Sequence[str]) -> "Detections":
+        """The inverse of `to_dict` (or of `to_json`, parsed); names: of all classes, in the detector's order."""
         try:
-            boxes, scores, labels, told = (
+            boxes, scores, labels, stated = (
                 [row[key] for row in values["objects"]] for key in ("box", "score", "label", "name")
             )
             size, source = (values["height"], values["width"]), values["source"]
         except KeyError as error:
-            raise DataError(f"want what to_dict() gives, the key {error} is missing") from error
-        again = cls(boxes, scores, labels, tuple(names), size, source)  # type: ignore[arg-type]
-        if sorted(told) != sorted(again.label_names):
-            raise DataError(f"names: want those of the detector that found it, whose labels are named {told}")
-        return again
+            raise DataError(f"expected the keys of to_dict(), {error} is missing") from error
+        detections = cls(boxes, scores, labels, as_tuple(names), size, source)  # type: ignore[arg-type]
+        for row, (label, name) in enumerate(zip(labels, stated, strict=True)):
+            if (expected := detections.names[label]) != name:
+                raise DataError(
+                    f"objects[{row}].name: expected {expected!r}, the name of label {label}, got {name!r}: pass the "
+                    "names of the detector, in its order"
+                )
+        return detections
 
     def to_json(self) -> str:
         """`to_dict` as one line."""
@@ -171,58 +174,57 @@ class Detections:
         return pandas.DataFrame({**columns, "score": self.scores, "label": self.labels, "name": self.label_names})
 
     def to_supervision(self) -> Any:
-        """A `supervision.Detections` with the classes' names under "class_name", as its annotators look for them."""
+        """A `supervision.Detections`, with the names of the classes under "class_name" for its annotators."""
         try:
             supervision = import_module("supervision")
-        except ImportError as error:  # its own absence, or that of something it imports
+        except ImportError as error:  # it, or a package that it imports, is missing
             raise ConfigError(f"to_supervision() needs supervision: pip install supervision ({error})") from error
         names = {"class_name": np.array(self.label_names, dtype=str)}
         return supervision.Detections(
             xyxy=self.boxes.copy(), confidence=self.scores.copy(), class_id=self.labels.copy(), data=names
         )
 
+    def boxes_as(self, fmt: str) -> NDArray[np.float32]:
+        """The boxes (N, 4) in another form: "xywh", "cxcywh" or "xyxy"; see `boxes.convert`."""
+        return np.asarray(convert(self.boxes, "xyxy", fmt), np.float32)
+
+    def to_sample(self, path: str | Path | None = None) -> "Sample":
+        """An annotation of the image at `path`, else at `source`, for the writers in `centerdet.data`."""
+        from .data.sample import Sample
+
+        if path is None and self.source is None:
+            raise ConfigError("path: expected the image's path, since these detections have no source")
+        file = Path(path if path is not None else str(self.source))
+        return Sample(file, self.boxes.astype(np.float64), self.labels.copy(), size=self.size)
+
     def to_yolo_txt(self, *, scores: bool = False) -> str:
-        """Lines "label cx cy width height" in parts of the image's sides; with the score behind, if asked for."""
-        height, width = self.size
-        boxes = self.boxes / np.array([width, height, width, height], np.float64)
-        rows = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
-        rows = np.concatenate([rows, self.scores[:, None]], axis=1) if scores else rows
-        lines = zip(self.labels.tolist(), rows.tolist(), strict=True)
-        return "".join(f"{label} {' '.join(f'{part:.8f}' for part in row)}\n" for label, row in lines)
+        """Lines "label cx cy width height" in fractions of the image's sides; `scores` adds a column."""
+        from .data.yolo import label_lines
+
+        return label_lines(self.boxes, self.labels, self.size, self.scores if scores else None)
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Records in COCO's format of results; `category_ids`: one for each of names, by default 1, 2, …"""
+        from .data.coco import to_bbox
+
         ids = range(1, len(self.names) + 1) if category_ids is None else category_ids
         if len(ids) != len(self.names):
-            raise ConfigError(f"category_ids: want one for each of {len(self.names)} names, got {len(ids)}")
-        boxes = self.boxes.astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        rows = zip(boxes.tolist(), _shortest(self.scores), self.labels.tolist(), strict=True)
+            raise ConfigError(f"category_ids: expected one for each of {len(self.names)} names, got {len(ids)}")
+        rows = zip(to_bbox(self.boxes).tolist(), _shortest(self.scores), self.labels.tolist(), strict=True)
         return [
             {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score} for box, score, label in rows
         ]
 
     def save_voc_xml(self, path: str | Path, *, filename: str | None = None) -> None:
-        """Write a VOC annotation: whole pixels, 1-based and inclusive; the image's file name is the source's own."""
+        """Write a VOC annotation to correct by hand: whole pixels, at least 1 x 1; `filename`: the image's, by default
+        that of `source`."""
+        from .data.voc_xml import annotation_xml
+
         height, width = self.size
-        named = filename or (Path(self.source).name if self.source else f"{Path(path).stem}.jpg")
-        root = ElementTree.Element("annotation")
-        ElementTree.SubElement(root, "filename").text = named
-        size = ElementTree.SubElement(root, "size")
-        for side, value in (("width", width), ("height", height), ("depth", 3)):
-            ElementTree.SubElement(size, side).text = str(value)
-        corners = np.rint(self.boxes).astype(np.int64) + np.array([1, 1, 0, 0])
-        corners = np.clip(corners, 1, [width, height, width, height])
-        corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
-        for name, box in zip(self.label_names, corners.tolist(), strict=True):
-            element = ElementTree.SubElement(root, "object")
-            ElementTree.SubElement(element, "name").text = name
-            ElementTree.SubElement(element, "difficult").text = "0"
-            bounds = ElementTree.SubElement(element, "bndbox")
-            for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
-                ElementTree.SubElement(bounds, side).text = str(value)
-        ElementTree.indent(root, "\t")
-        write_atomic(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
+        sample = self.to_sample(filename or self.source or f"{Path(path).stem}.jpg")
+        low = np.clip(np.rint(sample.boxes[:, :2]), 0, [width - 1, height - 1])
+        high = np.clip(np.rint(sample.boxes[:, 2:]), low + 1, [width, height])
+        write_atomic(path, annotation_xml(replace(sample, boxes=np.hstack([low, high])), self.names))
 
     def crop(self, image: "Source | None" = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
         """Each box's part of the image, RGB (h, w, 3); of `image`, else of source's file."""
@@ -237,11 +239,11 @@ class Detections:
         from .draw import plot
 
         if not isinstance(out, str | Path | None):
-            raise ConfigError(f"out: want a path to write to, got {type(out).__name__} (a image goes to image=)")
+            raise ConfigError(f"out: expected a path to write to, got {type(out).__name__} (an image goes to image=)")
 
         return plot(self, out, image, color=color)
 
 
 def _shortest(values: NDArray[np.float32]) -> Any:
-    """Nested lists of the shortest decimals that are these float32 numbers again."""
+    """Nested lists of the shortest decimals that round to these float32 numbers."""
     return values.astype(str).astype(np.float64).tolist()

@@ -1,4 +1,4 @@
-"""Boxes and their labels on a image, readable on 100 px and on 6000 px.
+"""Boxes and their labels on an image, readable on 100 px and on 6000 px.
 
 Everything scales with the image, a class always has the same color, and no label leaves the image. Images are
 RGB uint8 (H, W, 3); none is changed in place.
@@ -32,14 +32,14 @@ FORMATS = {
 }  # fmt: skip
 
 LINE, TEXT = 1 / 250, 1 / 38
-"""Width of a line and height of letters, in parts of the side of a square of the image's area."""
+"""Width of a line and height of letters, in fractions of the side of a square of the image's area."""
 
 
-def draw(image: NDArray[np.uint8], found: "Detections") -> NDArray[np.uint8]:
-    """A copy of the image that `found` was found in, with its boxes, names and scores; the best are on top."""
-    _check_size(image, found)
-    colors = [color_of(label) for label in found.labels.tolist()]
-    return draw_boxes(image, found.boxes, [f"{one.name} {one.score:.2f}" for one in found], colors)
+def draw(image: NDArray[np.uint8], detections: "Detections") -> NDArray[np.uint8]:
+    """A copy of the image with the boxes, names and scores of its detections; the best are on top."""
+    _check_size(image, detections)
+    colors = [color_of(label) for label in detections.labels.tolist()]
+    return draw_boxes(image, detections.boxes, [f"{one.name} {one.score:.2f}" for one in detections], colors)
 
 
 def draw_boxes(
@@ -76,27 +76,27 @@ def draw_boxes(
 
 
 def plot(
-    found: "Detections", out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
+    detections: "Detections", out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
 ) -> NDArray[np.uint8]:
-    """`draw` on any kind of image, else on the one at `found.source`; written to `out` in its suffix's format."""
+    """`draw` on any kind of image, by default on the one at `detections.source`; written to `out` in its suffix's format."""
     if out is not None:
         file_format(out)
-    drawn = draw(_open(found, image, color), found)
+    drawn = draw(_open(detections, image, color), detections)
     if out is not None:
         write_image(out, drawn)
     return drawn
 
 
 def file_format(path: str | Path) -> str:
-    """The format that a image's file is written in, by its suffix."""
+    """The format that an image's file is written in, by its suffix."""
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
-        raise ConfigError(f"{path}: want a file called *{', *'.join(FORMATS)}")
+        raise ConfigError(f"{path}: expected a file called *{', *'.join(FORMATS)}")
     return kind
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a image in its suffix's format."""
+    """Write an image in its suffix's format."""
     kind = file_format(path)
     file = io.BytesIO()
     try:
@@ -111,15 +111,16 @@ def letters(height: float) -> ImageFont.FreeTypeFont:
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(height))))
 
 
-def crop(found: "Detections", image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
+def crop(detections: "Detections", image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
     """The part of the image under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
-    pixels = _open(found, image, color)
-    _check_size(pixels, found)
-    return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in _to_spans(found.boxes, found.size)]
+    pixels = _open(detections, image, color)
+    _check_size(pixels, detections)
+    spans = _to_spans(detections.boxes, detections.size)
+    return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in spans]
 
 
 def color_of(label: int) -> Color:
-    """The color of a class: hues go round by the golden angle, so that those of neighbors differ most."""
+    """The color of a class: hues go round by the golden angle, so that neighboring labels differ most."""
     hue = (0.6 + label * (math.sqrt(5) - 1) / 2) % 1
     lightness = (0.52, 0.72, 0.36)[label % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
@@ -181,12 +182,12 @@ def _dash(pen: ImageDraw.ImageDraw, span: Span, color: Color, width: int) -> Non
             pen.rectangle((x, y, x + width - 1, min(y + dash, bottom) - 1), fill=color)
 
 
-def _open(found: "Detections", image: Source | None, color: str) -> NDArray[np.uint8]:
-    if image is None and found.source is None:
-        raise ImageError("no image to draw on: results hold none and this one came from no file: pass image=")
-    return load(found.source if image is None else image, color=color)  # type: ignore[arg-type]
+def _open(detections: "Detections", image: Source | None, color: str) -> NDArray[np.uint8]:
+    if image is None and detections.source is None:
+        raise ImageError("no image to draw on: these detections were not read from a file: pass image=")
+    return load(detections.source if image is None else image, color=color)  # type: ignore[arg-type]
 
 
-def _check_size(image: NDArray[np.uint8], found: "Detections") -> None:
-    if image.shape != (*found.size, 3):
-        raise ImageError(f"want the image of {found.size} px that this was found in, got {image.shape}")
+def _check_size(image: NDArray[np.uint8], detections: "Detections") -> None:
+    if image.shape != (*detections.size, 3):
+        raise ImageError(f"expected the image of these detections, of {detections.size} px, got {image.shape}")

@@ -17,8 +17,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from centerdet.data.coco import read_coco
+from centerdet.data.sample import Dataset
 from centerdet.data.voc import read_voc
-from centerdet.data.yolo import read_yolo
+from centerdet.data.yolo import read_yolo, write_yolo
 from centerdet.detections import Detection, Detections
 from centerdet.errors import CenterdetError, ConfigError, DataError
 
@@ -62,18 +63,18 @@ def test_arguments_are_left_alone_and_not_shared() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": np.zeros((4, 5))}, r"boxes: want shape \(N, 4\), got \(4, 5\)"),
-        ({"boxes": np.zeros(4)}, r"boxes: want shape"),
-        ({"scores": [0.5]}, r"scores: want shape \(4,\)"),
-        ({"labels": [[0, 0, 0, 0]]}, r"labels: want shape \(4,\)"),
-        ({"labels": [0, 1, 2, 3]}, "labels: want integers from 0 to 2"),
-        ({"labels": [0, 1, 2, -1]}, "labels: want integers from 0 to 2"),
-        ({"labels": [0.0, 1.0, 2.0, 0.0]}, "labels: want integers"),
+        ({"boxes": np.zeros((4, 5))}, r"boxes: expected shape \(N, 4\), got \(4, 5\)"),
+        ({"boxes": np.zeros(4)}, r"boxes: expected shape"),
+        ({"scores": [0.5]}, r"scores: expected shape \(4,\) to match boxes"),
+        ({"labels": [[0, 0, 0, 0]]}, r"labels: expected shape \(4,\) to match boxes"),
+        ({"labels": [0, 1, 2, 3]}, "labels: expected integers from 0 to 2"),
+        ({"labels": [0, 1, 2, -1]}, "labels: expected integers from 0 to 2"),
+        ({"labels": [0.0, 1.0, 2.0, 0.0]}, "labels: expected integers"),
         ({"scores": [0.5, np.nan, 0.1, 0.1]}, "finite"),
         ({"boxes": [[0, 0, np.inf, 1]] * 4}, "finite"),
         ({"boxes": [[0, 0, 1e300, 1]] * 4}, "finite"),
         ({"boxes": [[5, 0, 4, 1]] * 4}, "x1 <= x2"),
-        ({"size": (0, 90)}, "size: want"),
+        ({"size": (0, 90)}, "size: expected"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
@@ -121,7 +122,7 @@ def test_filter(found: Detections) -> None:
         found.filter(names=["cat", "trafic light"])
 
 
-def test_repr_says_what_was_found(found: Detections, nothing: Detections) -> None:
+def test_repr_lists_the_objects(found: Detections, nothing: Detections) -> None:
     assert repr(found) == "<Detections 4 in 60 x 90 px: cat 0.90, cat 0.55, traffic light 0.30, dog 0.30>"
     assert "0 in 60 x 90" in repr(nothing)
 
@@ -138,10 +139,46 @@ def test_dict_and_json_give_float32_back_exactly(found: Detections, nothing: Det
     assert nothing.to_dict()["objects"] == []
     for one in (found, many, nothing):
         assert Detections.from_dict(json.loads(one.to_json()), one.names) == one
-    with pytest.raises(DataError, match="the key 'score' is missing"):
+    with pytest.raises(DataError, match="'score' is missing"):
         Detections.from_dict({**content, "objects": [{"box": [0, 0, 1, 1], "label": 0}]}, NAMES)
-    with pytest.raises(DataError, match="names: want those of the detector that found it"):
+    with pytest.raises(
+        DataError, match=r"objects\[0\]\.name: expected 'traffic light', the name of label 0, got 'cat'"
+    ):
         Detections.from_dict(content, NAMES[::-1])
+    first, *_, last = content["objects"]
+    for one, other in ((first, last), (last, first)):  # the right names, but exchanged
+        changed = [{**row, "label": other["label"]} if row is one else row for row in content["objects"]]
+        changed = [{**row, "label": one["label"]} if row is other else row for row in changed]
+        with pytest.raises(DataError, match=r"objects\[0\]\.name: expected"):
+            Detections.from_dict({**content, "objects": changed}, NAMES)
+    assert Detections.from_dict({**content, "objects": content["objects"][::-1]}, NAMES).labels.tolist()[0] == 0
+
+
+def test_a_single_name_is_one_class() -> None:
+    single = Detections([[0, 0, 5, 5]], [0.5], [0], "cat", (60, 90))  # type: ignore[arg-type]
+    assert single.names == ("cat",) and single.label_names == ["cat"]
+    assert Detections.from_dict(single.to_dict(), "cat") == single
+
+
+def test_boxes_in_other_forms(found: Detections, nothing: Detections) -> None:
+    assert found.boxes_as("xywh")[2].tolist() == [10, 20, 20, 25]
+    assert found.boxes_as("cxcywh")[2].tolist() == [20, 32.5, 20, 25]
+    np.testing.assert_array_equal(found.boxes_as("xyxy"), found.boxes)
+    assert found.boxes_as("cxcywh").dtype == np.float32 and nothing.boxes_as("xywh").shape == (0, 4)
+    with pytest.raises(ConfigError, match="expected the form xyxy, xywh, cxcywh, got 'whxy'"):
+        found.boxes_as("whxy")
+
+
+def test_samples_for_the_writers(found: Detections, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="path: expected the image's path"):
+        found.to_sample()
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.png")
+    sample = found[found.boxes[:, 2] > found.boxes[:, 0]].to_sample(tmp_path / "a.png")
+    assert (sample.size, sample.path) == ((60, 90), tmp_path / "a.png")
+    write_yolo(Dataset([sample], NAMES), tmp_path / "yolo", split="train")
+    again = read_yolo(tmp_path / "yolo", ["train"]).samples[0]
+    np.testing.assert_allclose(again.boxes, sample.boxes, atol=1e-5)
+    assert again.labels.tolist() == sample.labels.tolist()
 
 
 def test_pandas(found: Detections, nothing: Detections) -> None:
