@@ -78,7 +78,7 @@ def draw_boxes(
 def plot(
     detections: "Detections", out: str | Path | None = None, image: Source | None = None, *, color: str = "rgb"
 ) -> NDArray[np.uint8]:
-    """`draw` on any kind of image, by default on the one at `detections.source`; written to `out` in its suffix's format."""
+    """`draw` on any kind of image, by default on the one at `detections.source`; `out`: a file to write as well."""
     if out is not None:
         file_format(out)
     drawn = draw(_open(detections, image, color), detections)
