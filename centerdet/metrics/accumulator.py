@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..boxes import area
 from ..errors import DataError
 from . import coco, voc
-from .arrays import IMAGE_LIMIT, Arrays, check_whole
+from .arrays import IMAGE_LIMIT, Arrays, box_area, check_whole
 
 __all__ = ["Accumulator"]
 
@@ -53,7 +52,7 @@ class Accumulator:
         except DataError as error:
             raise DataError(f"image {number}: {error}") from None
         if arrays.gt_area is None:
-            arrays = replace(arrays, gt_area=np.asarray(area(arrays.gt_boxes), np.float64))
+            arrays = replace(arrays, gt_area=box_area(arrays.gt_boxes))
         copies: dict[str, Any] = {name: getattr(arrays, name).copy() for name in COLUMNS}
         self._images[number] = replace(arrays, **copies)
         self._in_turn = image is None

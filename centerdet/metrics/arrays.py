@@ -17,7 +17,7 @@ from ..errors import DataError
 from .order import stable_order
 
 __all__ = [
-    "IMAGE_LIMIT", "SIZE_RANGES", "Arrays",
+    "IMAGE_LIMIT", "SIZE_RANGES", "Arrays", "box_area",
     "check_finite", "check_threshold", "check_whole", "count_per_class", "number_images", "reaches",
 ]  # fmt: skip
 
@@ -109,6 +109,13 @@ class Arrays:
         if (images[1:] >= images[:-1]).all():
             return self
         return self.take(stable_order((images, int(images.max()).bit_length())))
+
+
+def box_area(boxes: Array) -> NDArray[np.float64]:
+    """Width times height in double precision, (N, 4) -> (N,); by columns, as that needs no copy of the boxes."""
+    area = np.subtract(boxes[:, 2], boxes[:, 0], dtype=np.float64)
+    area *= np.subtract(boxes[:, 3], boxes[:, 1], dtype=np.float64)
+    return area
 
 
 def check_threshold(iou_threshold: float) -> float:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import area
 from ..errors import DataError
-from .arrays import SIZE_RANGES, Arrays
+from .arrays import SIZE_RANGES, Arrays, box_area
 from .coco_matching import THRESHOLDS, Matches, match
 from .order import order_by_class, position_in_run, score_order, stable_order
 from .overlaps import Cells, find_cells, overlapping_pairs
@@ -101,7 +100,7 @@ def evaluate(arrays: Arrays, max_detections: Sequence[int] = LIMITS) -> CocoResu
     limits = _check_limits(max_detections)
     cells = find_cells(arrays)
     arrays, cells = _keep_best(arrays, cells, limits[-1])
-    gt_area = area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
+    gt_area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
     real = np.array([~arrays.gt_crowd & (low <= gt_area) & (gt_area <= high) for low, high in SIZE_RANGES.values()])
     with ThreadPoolExecutor(1) as pool:  # sorting beside all that does not need the order
         ordering = pool.submit(order_by_class, arrays.det_scores, arrays.det_labels, arrays.num_classes)
@@ -152,7 +151,7 @@ def _rank_in_cell(cells: Cells, order: Ints) -> Ints:
 
 def _inside(arrays: Arrays, order: Ints) -> list[tuple[Mask, Ints]]:
     """For each area range, which detections lie in it by rank (D,), and the running count from 0 on (D + 1,)."""
-    det_area = area(arrays.det_boxes.astype(np.float64))
+    det_area = box_area(arrays.det_boxes)
     inside = [((low <= det_area) & (det_area <= high))[order] for low, high in SIZE_RANGES.values()]
     return [(mask, np.append(0, np.cumsum(mask))) for mask in inside]
 

@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import area
-from .arrays import SIZE_RANGES, Arrays, check_finite, check_threshold, count_per_class, number_images, reaches
+from .arrays import (
+    SIZE_RANGES,
+    Arrays,
+    box_area,
+    check_finite,
+    check_threshold,
+    count_per_class,
+    number_images,
+    reaches,
+)
 from .overlaps import pairs_of_any_class
 from .result import Result
 from .voc import VocMatch, average
@@ -49,8 +57,8 @@ def ap_by_size(arrays: Arrays, match: VocMatch) -> SizeAP:
     Ground truths outside a size are ignored like difficult ones, with every detection matched to them. A detection
     without a match (its best IoU is below the threshold) is ignored if the area of its box is outside.
     """
-    gt_area = area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
-    det_area = area(arrays.det_boxes.astype(np.float64))
+    gt_area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
+    det_area = box_area(arrays.det_boxes)
     matched = match.best_iou >= match.iou_threshold
     det_area[matched] = gt_area[match.best_gt[matched]]
     results = []
