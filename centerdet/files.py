@@ -1,16 +1,76 @@
-"""Atomic writes: a file or a folder is complete under its name, or absent, even after a power failure."""
+"""Files and folders: walked by one rule everywhere, written atomically.
+
+What is written is complete under its name, or absent, even after a power failure.
+"""
 
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import CenterdetError, WriteError
 
-__all__ = ["new_folder", "open_atomic", "write_atomic"]
+__all__ = ["is_companion", "new_folder", "open_atomic", "walk_files", "write_atomic"]
+
+COMPANIONS = {
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+}
+"""Files and folders that systems and shares put beside a user's own."""
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file or folder is hidden (`.x`, `._x`, `.ipynb_checkpoints`) or put there by a system (`Thumbs.db`)."""
+    return name.startswith(".") or name.casefold() in COMPANIONS
+
+
+def walk_files(
+    folder: str | Path, suffixes: Sequence[str], passed_over: Callable[[Path, str], object] = lambda path, why: None
+) -> Iterator[Path]:
+    """Every file below a folder with one of the suffixes (lower case, with the dot), sorted by path.
+
+    Links to files and folders are followed. passed_over: called with each path that is left out and the reason:
+    "hidden" (see `is_companion`), "dangling link", "link cycle", "unreadable" or "other suffix".
+    """
+    yield from _walk(os.fspath(folder), frozenset(suffixes), passed_over, ())
+
+
+def _walk(
+    folder: str, suffixes: frozenset[str], passed_over: Callable[[Path, str], object], above: tuple[str, ...]
+) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        passed_over(Path(folder), "link cycle")
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        passed_over(Path(folder), "unreadable")
+        return
+    files, folders = [], []
+    for entry in entries:
+        if is_companion(entry.name):
+            passed_over(Path(entry.path), "hidden")
+        elif entry.is_dir():
+            folders.append(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() not in suffixes:
+            passed_over(Path(entry.path), "other suffix")
+        elif not entry.is_file():
+            passed_over(Path(entry.path), "dangling link")
+        else:
+            files.append(Path(entry.path))
+    yield from files
+    for path in folders:
+        yield from _walk(path, suffixes, passed_over, (*above, real))
 
 
 def write_atomic(path: str | Path, content: bytes, *, sync: bool = True) -> None:

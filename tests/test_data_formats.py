@@ -19,7 +19,7 @@ from centerdet.data.formats import (
 )
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.split import split as split_data
-from centerdet.errors import AnnotationError, CenterdetError, DataError
+from centerdet.errors import AnnotationError, CenterdetError, DataError, WriteError
 from centerdet.inspection.check import check
 
 
@@ -177,7 +177,7 @@ def test_a_class_that_is_no_choice_stays_an_error(tmp_path: Path, form: Format) 
     with pytest.raises(AnnotationError, match="unknown class 'zebra', known are 'ant', 'cat'"):
         read_dataset(tmp_path / "in", "val", names=["ant", "cat"])  # as a detector that knows no more
     for names in (["ant", "catt"], "catt", ["zebra", "ant", "cat", "catt"]):  # also where nothing is left out
-        with pytest.raises(DataError, match=r"^names: .* no class 'catt', the nearest known is 'cat'"):
+        with pytest.raises(DataError, match=r"^names: .* no class 'catt', did you mean 'cat'"):
             convert(tmp_path / "in", tmp_path / "out", "voc", {"a": ["train"]}, names=names)
 
 
@@ -233,16 +233,16 @@ def test_single_files_are_recognized(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for path, message in {"empty": "found none", "nowhere": "no such file", "text.txt": "found none"}.items():
+    for path, message in {"empty": "got none", "nowhere": "no such file", "text.txt": "got none"}.items():
         (tmp_path / "text.txt").write_text("text")
         with pytest.raises(DataError, match=message):
             recognize(tmp_path / path)
     data = make_dataset(tmp_path / "images")
     write_dataset(data, tmp_path / "both", "train", "voc")
     write_dataset(data, tmp_path / "both", "train", "yolo", add=True)
-    with pytest.raises(DataError, match=r"want a dataset of one format, .* found \['voc', 'yolo'\]"):
+    with pytest.raises(DataError, match=r"expected a dataset of one format, .* got \['voc', 'yolo'\]"):
         read_dataset(tmp_path / "both", ["train"])
-    with pytest.raises(DataError, match=r"format: want one of \['voc', 'coco', 'yolo'\], got 'pascal'"):
+    with pytest.raises(DataError, match=r"format: expected one of \['voc', 'coco', 'yolo'\], got 'pascal'"):
         write_dataset(data, tmp_path / "new", "train", "pascal")  # type: ignore[arg-type]
 
 
@@ -267,22 +267,22 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "at least one split"),
         ({"train": ["train"], "val": ["nothing"]}, "no such split"),
-        ({"train": ["train"], "../val": ["train"]}, "want a plain word"),
+        ({"train": ["train"], "../val": ["train"]}, "expected a plain word"),
     ]
     for splits, message in cases:
         with pytest.raises(DataError, match=message):
             convert(tmp_path / "voc", tmp_path / "out", "coco", splits)
-    with pytest.raises(DataError, match="want a new or empty folder"):
+    with pytest.raises(WriteError, match="expected a new or empty folder"):
         convert(tmp_path / "voc", tmp_path / "images", "coco", {"train": ["train"]})
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "voc" / "Annotations" / "002.xml").write_text("<annotation>")
     with pytest.raises(AnnotationError, match=r"002\.xml"):
-        convert(tmp_path / "voc", tmp_path / "out", "coco", {"train": ["train"]})
+        convert(tmp_path / "voc", tmp_path / "out", "coco", {"train": ["train"]}, strict=True)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_splits_of_the_real_devkit(voc_root: Path) -> None:
-    assert find_splits(voc_root) == ["2007:train", "2007:val", "2012:extra"]
+    assert find_splits(voc_root) == ["2007:train", "2007:val", "2012:animals", "2012:extra"]
     assert recognize(voc_root) == "voc"
 
 

@@ -131,18 +131,18 @@ GOOD = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 6}, r"\[1\]\.image_id: the dataset has no 6; it has such as "),
-        ({"image_id": None}, r"\[1\]\.image_id: the dataset has no None"),
-        ({"image_id": [5]}, r"\[1\]\.image_id: the dataset has no \[5\]"),
-        ({"category_id": 0}, r"\[1\]\.category_id: the dataset has no 0"),
-        ({"category_id": 4}, r"\[1\]\.category_id: the dataset has no 4"),
-        ({"bbox": [0, 0, 5]}, r"\[1\]\.bbox: want \[x, y, width, height\]"),
-        ({"bbox": [0, 0, float("nan"), 5]}, r"\[1\]\.bbox: want .* finite numbers, got \[0, 0, nan, 5\]"),
-        ({"bbox": [0, 0, "5", 5]}, r"\[1\]\.bbox: want"),
-        ({"bbox": [0, 0, -1, 5]}, r"\[1\]\.bbox: want width and height >= 0"),
-        ({"score": float("nan")}, r"\[1\]\.score: want a finite number, got nan"),
-        ({"score": float("inf")}, r"\[1\]\.score: want a finite number, got inf"),
-        ({"score": True}, r"\[1\]\.score: want a finite number"),
+        ({"image_id": 6}, r"\[1\]\.image_id: unknown image_id 6 \(known include "),
+        ({"image_id": None}, r"\[1\]\.image_id: unknown image_id None"),
+        ({"image_id": [5]}, r"\[1\]\.image_id: unknown image_id \[5\]"),
+        ({"category_id": -1}, r"\[1\]\.category_id: unknown category_id -1"),
+        ({"category_id": 4}, r"\[1\]\.category_id: unknown category_id 4"),
+        ({"bbox": [0, 0, 5]}, r"\[1\]\.bbox: expected \[x, y, width, height\]"),
+        ({"bbox": [0, 0, float("nan"), 5]}, r"\[1\]\.bbox: expected .* finite numbers, got \[0, 0, nan, 5\]"),
+        ({"bbox": [0, 0, "5", 5]}, r"\[1\]\.bbox: expected"),
+        ({"bbox": [0, 0, -1, 5]}, r"\[1\]\.bbox: expected width and height >= 0"),
+        ({"score": float("nan")}, r"\[1\]\.score: expected a finite number, got nan"),
+        ({"score": float("inf")}, r"\[1\]\.score: expected a finite number, got inf"),
+        ({"score": True}, r"\[1\]\.score: expected a finite number"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path: Path, dataset: Dataset, change: dict[str, Any], message: str) -> None:
@@ -163,8 +163,8 @@ def test_a_missing_key_is_named(tmp_path: Path, dataset: Dataset, key: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", r"\[0\]: want an object, got 1"),
-        ('{"images": []}', "want a list of detections as COCO results are, got dict"),
+        ("[1]", r"\[0\]: expected an object, got 1"),
+        ('{"images": []}', "expected a list of detections as COCO results are, got dict"),
         ('[\n{"a":}]', "broken JSON: .*line 2"),
         ("", "broken JSON"),
     ],
@@ -188,13 +188,13 @@ def test_no_detections_are_fine(tmp_path: Path, dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("000005 0.5 1 1 5", "want 'image score xmin ymin xmax ymax', got '000005 0.5 1 1 5'"),
-        ("000005 high 1 1 5 5", "want 'image score"),
-        ("000006 0.5 1 1 5 5", "the dataset has no image '000006'; the nearest known is '0000"),
-        ("000005 nan 1 1 5 5", "want finite numbers"),
-        ("000005 0.5 1 1 inf 5", "want finite numbers"),
-        ("000005 0.5 6 1 4 5", "want xmin <= xmax"),
-        ("000005", "want 'image score"),
+        ("000005 0.5 1 1 5", "expected 'image score xmin ymin xmax ymax', got '000005 0.5 1 1 5'"),
+        ("000005 high 1 1 5 5", "expected 'image score"),
+        ("000006 0.5 1 1 5 5", "the dataset has no image '000006'; did you mean '0000"),
+        ("000005 nan 1 1 5 5", "expected finite numbers"),
+        ("000005 0.5 1 1 inf 5", "expected finite numbers"),
+        ("000005 0.5 6 1 4 5", "expected xmin <= xmax"),
+        ("000005", "expected 'image score"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, dataset: Dataset, line: str, message: str) -> None:
@@ -205,14 +205,14 @@ def test_a_broken_line_is_named(tmp_path: Path, dataset: Dataset, line: str, mes
 
 
 def test_a_folder_must_hold_one_file_for_every_class(tmp_path: Path, dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="no file comp4_det_<split>_<class>"):
+    with pytest.raises(DataError, match="expected files comp4_det_<split>_<class>"):
         read_voc_results(tmp_path, dataset)
     for name in NAMES[:2]:
         (tmp_path / f"comp4_det_val_{name}.txt").touch()
-    with pytest.raises(DataError, match=r"no comp4_det_val_dog\.txt: where nothing was found, want an empty file"):
+    with pytest.raises(DataError, match=r"no comp4_det_val_dog\.txt: a class without detections needs an empty file"):
         read_voc_results(tmp_path, dataset)
     (tmp_path / "comp4_det_val_bird.txt").touch()
-    with pytest.raises(DataError, match=r"comp4_det_val_bird\.txt: want .* one of the classes"):
+    with pytest.raises(DataError, match=r"comp4_det_val_bird\.txt: expected .* one of the classes"):
         read_voc_results(tmp_path, dataset)
 
 
@@ -220,20 +220,56 @@ def test_of_several_splits_one_is_asked_for(tmp_path: Path, dataset: Dataset) ->
     for split in ("val", "my_test"):
         for name in NAMES:
             (tmp_path / f"comp4_det_{split}_{name}.txt").write_text("000005 1 1 1 5 5\n" * (split == "val"))
-    with pytest.raises(DataError, match=r"holds the splits \['my_test', 'val'\]: want one of them, got None"):
+    with pytest.raises(DataError, match=r"has the splits \['my_test', 'val'\]: expected one of them, got None"):
         read_voc_results(tmp_path, dataset)
     assert len(read_voc_results(tmp_path, dataset, "val").scores) == 3
     assert len(read_voc_results(tmp_path, dataset, "my_test").scores) == 0
     (tmp_path / "comp3_det_val_cat.txt").touch()
-    with pytest.raises(DataError, match=r"comp3_det_val_cat\.txt holds that split and class too"):
+    with pytest.raises(DataError, match=r"comp3_det_val_cat\.txt has that split and class too"):
         read_voc_results(tmp_path, dataset, "val")
 
 
-def test_images_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
-    dataset = Dataset([Sample(tmp_path / "a" / "1.jpg"), Sample(tmp_path / "b" / "1.jpg")], NAMES)
-    (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(DataError, match="several images of the dataset are called '1'"):
-        read_coco_results(tmp_path / "results.json", dataset)
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_equal_names_of_two_folders_are_told_apart_by_their_paths(tmp_path: Path, suffix: str) -> None:
+    dataset = Dataset([Sample(tmp_path / camera / "1.jpg") for camera in ("left", "right")], ("cat",))
+    record = {"category_id": 1, "bbox": [0, 0, 5, 5], "score": 1}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps([record | {"image_id": f"{camera}/1{suffix}"} for camera in ("right", "left")]))
+    found = read_coco_results(file, dataset)
+    assert found.images.tolist() == [1, 0]
+    for path in (tmp_path / "again.json", tmp_path / "comp4"):
+        if path.suffix:
+            write_results(path, found, dataset, split="val")
+            assert read_results(path, dataset).images.tolist() == [1, 0]
+    file.write_text(json.dumps([record | {"image_id": f"1{suffix}"}]))
+    with pytest.raises(AnnotationError, match=r"unknown image_id '1(\.jpg)?' \(known include 'right/1'"):
+        read_coco_results(file, dataset)
+    annotations = tmp_path / "truths.json"
+    images = [{"id": number, "file_name": f"{camera}/1.jpg"} for number, camera in ((7, "right"), (3, "left"))]
+    annotations.write_text(json.dumps({"images": images, "categories": [{"id": 1, "name": "cat"}]}))
+    file.write_text(json.dumps([record | {"image_id": number} for number in (7, 3)]))
+    assert read_coco_results(file, dataset, [annotations]).images.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"), [((0, 1, 2), [0, 1, 2]), ((1, 2, 3), [0, 1, 2]), ((1.0, "2", 3), [0, 1, 2])]
+)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_categories_that_count_from_zero_are_noticed(
+    tmp_path: Path, dataset: Dataset, given: tuple[object, ...], labels: list[int], sparse: bool
+) -> None:
+    ids = [1, 7, 90] if sparse else [1, 2, 3]
+    images = [{"id": number, "file_name": sample.path.name} for number, sample in enumerate(dataset.samples)]
+    categories = [{"id": number, "name": name} for number, name in zip(ids, NAMES, strict=True)]
+    truths, file = tmp_path / "truths.json", tmp_path / "results.json"
+    truths.write_text(json.dumps({"images": images, "categories": categories}))
+    if sparse and given[0] != 0:
+        given = (1, 7.0, "90")
+    row = {"image_id": 0.0, "bbox": [0, 0, 5, 5], "score": 1}
+    file.write_text(json.dumps([row | {"category_id": number} for number in given]))
+    notices: list[str] = []
+    assert read_coco_results(file, dataset, [truths], notices.append).labels.tolist() == labels
+    assert len(notices) == (given[0] == 0) and all("count from 0" in notice for notice in notices)
 
 
 def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Dataset) -> None:
@@ -251,21 +287,21 @@ def test_annotations_must_be_those_of_the_data_set(tmp_path: Path, dataset: Data
     images = [(number, sample.path.name) for number, sample in enumerate(dataset.samples)]
     read(images, list(NAMES))
     with pytest.raises(DataError, match=r"000005\.jpg: the annotations .* have no such image"):
-        read([(number, f"elsewhere/{name}") for number, name in images], list(NAMES))
+        read([(number, f"other_{name}") for number, name in images], list(NAMES))
     with pytest.raises(DataError, match="two images have one id"):
         read([(1, name) for _, name in images], list(NAMES))
     with pytest.raises(DataError, match="several images or ids"):
         read([*images, (99, images[0][1])], list(NAMES))
-    with pytest.raises(DataError, match="no category 'big_cat'; the nearest known is 'cat'"):
+    with pytest.raises(DataError, match="no category 'big_cat'; did you mean 'cat'"):
         read(images, ["cat", "dog"])
     truths.write_text("[]")
-    with pytest.raises(AnnotationError, match="want COCO annotations with images and categories"):
+    with pytest.raises(AnnotationError, match="expected COCO annotations with images and categories"):
         read_coco_results(tmp_path / "results.json", dataset, [truths])
 
 
 def test_classes_must_be_words_for_file_names(tmp_path: Path) -> None:
     dataset = Dataset([Sample(tmp_path / "a.jpg")], ("cat/dog",))
-    with pytest.raises(DataError, match="'cat/dog': want a word for file names"):
+    with pytest.raises(DataError, match="'cat/dog': expected a word for file names"):
         write_voc_results(tmp_path / "results", Results.join([]), dataset, "val")
     assert not (tmp_path / "results").exists()
 

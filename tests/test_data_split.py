@@ -47,7 +47,7 @@ def test_parts_cover_everything_once_and_no_group_straddles(size: int, cameras: 
     }
     of = {path: keys[by](path) for path in paths(data)}
     if len(set(of.values())) < 3:
-        with pytest.raises(DataError, match="want at least 3 groups of images"):
+        with pytest.raises(DataError, match="expected at least 3 groups of images"):
             split(data, fractions, group_by=group_by)
         return
     parts = split(data, fractions, seed=seed, group_by=group_by)
@@ -84,13 +84,13 @@ def test_large_groups_still_leave_their_shares() -> None:
 def test_what_cannot_be_split_is_named() -> None:
     data = make_dataset(9, cameras=2)
     for fractions in ({}, {"train": 0.8, "val": 0.1}, {"train": 1.5, "val": -0.5}, {"train": float("nan")}):
-        with pytest.raises(DataError, match="want positive ones that sum to 1"):
+        with pytest.raises(DataError, match="expected positive ones that sum to 1"):
             split(data, fractions)
-    with pytest.raises(DataError, match="want a regular expression"):
+    with pytest.raises(DataError, match="expected a regular expression"):
         split(data, {"train": 1}, group_by="(")
     with pytest.raises(DataError, match=r"'x\+' is not found in cam"):
         split(data, {"train": 1}, group_by="x+")
-    with pytest.raises(DataError, match="want at least 1 group of images"):
+    with pytest.raises(DataError, match="expected at least 1 group of images"):
         split(Dataset([], ("a",)), {"train": 1})
 
 

@@ -11,7 +11,7 @@ from centerdet.data.problems import Problem
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.voc import read_voc
 from centerdet.data.yolo import read_yolo, write_yolo
-from centerdet.errors import AnnotationError, CenterdetError, DataError
+from centerdet.errors import AnnotationError, CenterdetError, DataError, WriteError
 
 
 def image(path: Path, height: int = 40, width: int = 60, **options: Any) -> Path:
@@ -102,16 +102,16 @@ def test_labels_may_lie_beside_the_images(tmp_path: Path) -> None:
 
 
 LINES = {
-    "four": ("0 0.5 0.5 0.5", r"a\.txt:2: want five numbers, class cx cy width height, got 4: '0 0.5 0.5 0.5'"),
-    "polygon": ("0 0 0 1 1 0 1", r"a\.txt:2: want five numbers, .* got 7"),
-    "words": ("cat 0.5 0.5 0.5 0.5", r"a\.txt:2: want five numbers"),
-    "class": ("2 0.5 0.5 0.5 0.5", r"a\.txt:2: class 2: want one of 0 to 1"),
-    "negative": ("-1 0.5 0.5 0.5 0.5", r"a\.txt:2: class -1: want one of 0 to 1"),
-    "fraction": ("0.5 0.5 0.5 0.5 0.5", r"a\.txt:2: class 0.5: want one of"),
+    "four": ("0 0.5 0.5 0.5", r"a\.txt:2: expected five numbers, class cx cy width height, got 4: '0 0.5 0.5 0.5'"),
+    "seven": ("0 0 0 1 1 0 1 0", r"a\.txt:2: expected five numbers, .* got 8"),
+    "words": ("cat 0.5 0.5 0.5 0.5", r"a\.txt:2: expected five numbers"),
+    "class": ("2 0.5 0.5 0.5 0.5", r"a\.txt:2: class 2: expected one of 0 to 1"),
+    "negative": ("-1 0.5 0.5 0.5 0.5", r"a\.txt:2: class -1: expected one of 0 to 1"),
+    "fraction": ("0.5 0.5 0.5 0.5 0.5", r"a\.txt:2: class 0.5: expected one of"),
     "NaN": ("0 nan 0.5 0.5 0.5", r"a\.txt:2: box \(nan, 0.5, 0.5, 0.5\) is not finite"),
     "inverted": ("0 0.5 0.5 -0.5 0.5", r"a\.txt:2: box .* has no width"),
     "pixels": ("0 30 20 10 10", r"a\.txt:2: box .* outside the image of 60 x 40 px: .*are these pixels\?"),
-    "outside": ("0 0.5 0.5 1.9 1", r"a\.txt:2: box .* lies outside the image of 60 x 40 px$"),
+    "outside": ("0 0.5 0.5 2.1 1", r"a\.txt:2: box .* lies outside the image of 60 x 40 px"),
     "infinite": ("0 0.5 inf 0.5 0.5", r"a\.txt:2: box .* is not finite"),
 }
 
@@ -130,24 +130,24 @@ def test_bad_lines_are_named(tmp_path: Path, case: str) -> None:
 YAMLS = {
     "broken": ("names: [", r"data\.yaml: broken YAML: .* line 2"),
     "deep": ("names: " + "[" * 2000, "broken YAML"),
-    "text": ("hello", "want keys and values, got str"),
-    "no names": ("train: images/train", "names: want a list, or numbers with names, got None"),
-    "empty names": ("names: []", "names: want a list"),
-    "a word": ("names: cat", "names: want a list"),
-    "keys": ("names: {a: cat}", "names: want numbers from 0, got 'a'"),
-    "no in quotes": ("names: [yes, no]", r"names\[0\]: want text, each once \(in quotes where needed\), got True"),
-    "twice": ("names: [cat, cat]", r"names\[1\]: want text, each once"),
+    "text": ("hello", "expected keys and values, got str"),
+    "no names": ("train: images/train", "names: expected a list, or numbers with names, got None"),
+    "empty names": ("names: []", "names: expected a list"),
+    "a word": ("names: cat", "names: expected a list"),
+    "keys": ("names: {a: cat}", "names: expected numbers from 0, each once, got 'a'"),
+    "no in quotes": ("names: [yes, no]", r"names\[0\]: expected text, each once \(in quotes where needed\), got True"),
+    "twice": ("names: [cat, cat]", r"names\[1\]: expected text, each once"),
     "count": ("nc: 3\nnames: [zebra, cat]", "nc is 3, but names has 2"),
     "no split": (
         "val: images\nnames: [cat]",
-        r"train: want the path of a folder or list, got None; known are \['val'\]",
+        r"train: expected the path of a folder or list, got None; known are \['val'\]",
     ),
     "no folder": ("train: nowhere\nnames: [cat]", "train: no such folder or list .*nowhere"),
     "leading out": ("train: list.txt\nnames: [cat]", r"list\.txt:1: '../a.jpg' leads out of the folder"),
     "missing": ("train: other.txt\nnames: [a, cat]", r"other\.txt:2: no image .*x\.jpg"),
-    "twice listed": ("train: [images/train, images]\nnames: [a, cat]", r"a\.jpg is in the splits already"),
+    "twice listed": ("train: [images/train, images]\nnames: [a, cat]", r"a\.jpg: 'a' is in the splits already"),
     "empty": ("train: labels\nnames: [cat]", "train: the split has no image"),
-    "unlabeled": ("train: images/bare\nnames: [cat]", r"1 image of 1 without label file, such as .*bare.z\.txt"),
+    "unlabeled": ("train: images/bare\nnames: [cat]", r"1 image of 1 without label file, such as .*bare.z\.jpg"),
 }
 
 
@@ -163,7 +163,7 @@ def test_bad_descriptions_are_named(tmp_path: Path, case: str) -> None:
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.yaml: no such file"):
+    with pytest.raises(DataError, match=r"no such file: expected one of data\.yaml"):
         read_yolo(tmp_path, ["train"])
     yolo_folder(tmp_path, {"a": GOOD, "b": GOOD, "c": GOOD})
     with pytest.raises(DataError, match="at least one split"):
@@ -171,7 +171,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"a\.txt:1: unknown class 'cat', did you mean 'cats'"):
         read_yolo(tmp_path, ["train"], ["zebra", "cats"])
     (tmp_path / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe0 0")
-    with pytest.raises(AnnotationError, match=r"b\.txt: want UTF-8"):
+    with pytest.raises(AnnotationError, match=r"b\.txt: expected UTF-8"):
         read_yolo(tmp_path, ["train"])
     (tmp_path / "images" / "train" / "a.jpg").write_text("text")
     problems: list[Problem] = []
@@ -220,9 +220,9 @@ def test_splits_are_added_to_the_description(tmp_path: Path) -> None:
         write_yolo(data, root, split, add=True)
     assert [sample.path.stem for sample in read_yolo(root, ["train", "val"]).samples] == ["train", "val"]
     before = (root / "data.yaml").read_bytes()
-    with pytest.raises(DataError, match="names: want those of the new split"):
+    with pytest.raises(DataError, match="names: expected those of the new split"):
         write_yolo(Dataset(data.samples, ("dog",)), root, "test", add=True)
-    with pytest.raises(DataError, match="the folder is not empty"):
+    with pytest.raises(WriteError, match="the folder is not empty"):
         write_yolo(data, root, "test")
     assert (root / "data.yaml").read_bytes() == before and not (root / "images" / "test").exists()
 

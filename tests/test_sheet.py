@@ -20,7 +20,7 @@ BOX = (80.0, 80, 240, 240)  # the middle of 320 px, so that a mirrored image is 
 
 
 def config(**changes: Any) -> TrainConfig:
-    return TrainConfig("", "", **{"sizes": (64, 320), "mosaic": 0.0, **changes})
+    return TrainConfig("", "", **{"sizes": (64, 320), **changes})
 
 
 def draw_tiles(folder: Path, labels: tuple[int, ...], difficult: tuple[bool, ...], count: int = 1) -> np.ndarray:
@@ -66,5 +66,5 @@ def test_it_is_drawn_by_the_seed_in_rows_of_four(tmp_path: Path) -> None:
 
 def test_images_without_objects_are_shown_and_no_images_are_an_error(tmp_path: Path) -> None:
     assert len(paint(draw_tiles(tmp_path, (), ()), (FILL,) * 3)) == TILE**2
-    with pytest.raises(DataError, match="contact sheet: want a image"):
+    with pytest.raises(DataError, match="contact sheet: expected at least one"):
         draw_sheet(Dataset([], ("cat",)), config())

@@ -1,4 +1,4 @@
-"""`centerdet check | convert | split | download`: datasets in VOC, COCO and YOLO format."""
+"""`centerdet check | convert | split | download`: datasets of all formats, written as VOC, COCO or YOLO."""
 
 import json
 import re
@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import track
 
 from ..data.download import download_voc
-from ..data.formats import Format, keep_classes, read_dataset, write_dataset
+from ..data.formats import Format, keep_classes, read_dataset, rename_classes, write_dataset
 from ..data.formats import convert as convert_data
+from ..data.records import ReadOptions
 from ..data.split import split as split_data
 from ..errors import ConfigError
 from ..files import new_folder
+from ..text import plural
 from ..training.config import TrainConfig
 from .options import in_a_folder
 from .show import console, errors
@@ -24,17 +26,21 @@ from .show import console, errors
 __all__ = ["check", "convert", "download", "split"]
 
 Root = Annotated[Path, typer.Argument(help="folder or file of the dataset")]
-Names = Annotated[list[str] | None, typer.Option(help="classes to keep, in their order; else all of the dataset's")]
+Names = Annotated[list[str] | None, typer.Option(help="class to keep, in this order (repeatable); default: all")]
+Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW name of a class; equal names are joined (repeatable)")]
 To = Annotated[Format, typer.Option(help="format to write")]
 Link = Annotated[bool, typer.Option("--link", help="hard-link images instead of copying")]
-AsJson = Annotated[bool, typer.Option("--json", help="print what was written, in numbers, as JSON")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but errors")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired, left out or noted")]
+Rescale = Annotated[bool, typer.Option("--rescale", help="scale the boxes of images that were resized after labeling")]
+Outside = Annotated[bool, typer.Option("--allow-outside", help="read files that the dataset names outside its folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the numbers of what was written as JSON")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print only errors")]
 
 
 def check(
     data: Root,
     split: Annotated[
-        list[str] | None, typer.Option(help="split to check, such as 2007:train; again for more; by default all")
+        list[str] | None, typer.Option(help="split to check, such as 2007:train (repeatable); default: all")
     ] = None,
     names: Names = None,
     sheet: Annotated[
@@ -45,16 +51,17 @@ def check(
             dir_okay=False,
         ),
     ] = None,
-    size: Annotated[int, typer.Option(help="of the input, px: for the ceiling and the sheet")] = TrainConfig.sizes[-1],
-    stride: Annotated[int, typer.Option(help="px between the cells of the output grid, likewise")] = TrainConfig.stride,
+    size: Annotated[int, typer.Option(help="input size of ceiling and sheet, px")] = TrainConfig.sizes[-1],
+    stride: Annotated[int, typer.Option(help="px between the cells of the output grid")] = TrainConfig.stride,
+    allow_outside: Outside = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print what is wrong, no progress and no statistics")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print problems only, no progress and no statistics")] = False,
 ) -> None:
-    """Say everything that is wrong with a dataset, and what is in it.
+    """List every problem of a dataset, and summarize its contents.
 
     Every image is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
-    outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that one
-    is taken for the other.
+    outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that NMS
+    removes one of them.
     """
     from ..draw import file_format, write_image
     from ..inspection.ceiling import measure_ceiling
@@ -68,22 +75,22 @@ def check(
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     if stride not in (4, 8):
-        raise typer.BadParameter(f"stride: want 4 or 8, got {stride}")
+        raise typer.BadParameter(f"stride: expected 4 or 8, got {stride}")
     hidden = quiet or as_json or not errors.is_terminal
     follow = partial(track, console=errors, disable=hidden)
     splits = {one: [one] for one in split} if split else None
-    report = check_data(data, splits, names=names, progress=partial(follow, description="check"))
-    statistics = {
-        one: found
-        | {
-            "ceiling": measure_ceiling(
-                report.sets[one], size=size, stride=stride, progress=partial(follow, description="ceiling")
-            )
-        }
-        for one, found in report.statistics.items()
+    options = ReadOptions(allow_outside=allow_outside)
+    report = check_data(data, splits, names=names, progress=partial(follow, description="check"), options=options)
+    ceilings = {
+        one: measure_ceiling(samples, size=size, stride=stride, progress=partial(follow, description="ceiling"))
+        for one, samples in report.sets.items()
     }
-    report = replace(report, statistics=statistics)
-    text = json.dumps(report.to_dict()) if as_json else "\n".join(report.lines(statistics=not quiet))
+    if as_json:
+        statistics = {one: found | {"ceiling": ceilings[one]} for one, found in report.statistics.items()}
+        text = json.dumps(replace(report, statistics=statistics).to_dict())
+    else:
+        remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}
+        text = "\n".join(report.lines(statistics=not quiet, remarks=remarks))
     console.out(text)
     if sheet and report.sets:
         chosen = next((one for one in report.sets if one.endswith("train")), next(iter(report.sets)))
@@ -96,45 +103,62 @@ def convert(
     data: Root,
     out: Annotated[Path, typer.Argument(help="new folder")],
     to: To,
-    split: Annotated[list[str], typer.Option(help="NEW=SOURCE, such as train=2007:train; again for more")],
+    split: Annotated[list[str], typer.Option(help="NEW=SOURCE, such as train=2007:train (repeatable)")],
     names: Names = None,
+    rename: Rename = None,
     link: Link = False,
+    strict: Strict = False,
+    rescale: Rescale = False,
+    allow_outside: Outside = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write splits of a dataset into a new folder in another format.
 
-    Several sources of one NEW are joined. The first problem ends it, and no folder is left: `check` tells them all.
+    Several sources of one NEW are joined. What is repaired, left out or noted is printed as warnings; an error leaves
+    no folder.
     """
     splits: dict[str, list[str]] = {}
-    for new, source in _named(split, "--split", "NEW=SOURCE, such as train=2007:train"):
+    for new, source in _pairs(split, "--split", "NEW=SOURCE, such as train=2007:train"):
         splits.setdefault(new, []).append(source)
-    _show(convert_data(data, out, to, splits, names=names, placing="link" if link else "copy"), as_json, quiet)
+    written = convert_data(
+        data, out, to, splits, names=names, rename=dict(_pairs(rename or [], "--rename", "OLD=NEW")),
+        placing="link" if link else "copy", notice=_warn, strict=strict,
+        options=ReadOptions(repeats="drop", rescale=rescale, allow_outside=allow_outside),
+    )  # fmt: skip
+    _show(written, as_json, quiet)
 
 
 def split(
     data: Root,
     out: Annotated[Path, typer.Argument(help="new folder")],
-    part: Annotated[list[str], typer.Option(help="NEW=SHARE, such as train=0.8; again for more")],
-    source: Annotated[list[str], typer.Option(help="split to take apart; again for more, joined")],
+    part: Annotated[list[str], typer.Option(help="NEW=SHARE, such as train=0.8 (repeatable)")],
+    source: Annotated[list[str], typer.Option(help="split to divide (repeatable: joined)")],
     group_by: Annotated[
-        str, typer.Option(help="'folder', or a regular expression on file names: one group, one part")
+        str, typer.Option(help="'folder', or a regular expression on file names: one group stays in one part")
     ] = "",
     to: To = "voc",
-    seed: Annotated[int, typer.Option(help="of the draw: the same seed and images, the same parts")] = 0,
+    seed: Annotated[int, typer.Option(help="of the draw: the same seed and images give the same parts")] = 0,
     names: Names = None,
+    rename: Rename = None,
     link: Link = False,
+    strict: Strict = False,
+    rescale: Rescale = False,
+    allow_outside: Outside = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take a dataset apart at random, classes in like shares, no group on both sides."""
+    """Split a dataset into random, class-balanced subsets, keeping groups together."""
     try:
-        shares = {new: float(share) for new, share in _named(part, "--part", "NEW=SHARE, such as train=0.8")}
+        shares = {new: float(share) for new, share in _pairs(part, "--part", "NEW=SHARE, such as train=0.8")}
     except ValueError as error:
-        raise typer.BadParameter(f"--part: want NEW=SHARE, such as train=0.8: {error}") from error
+        raise typer.BadParameter(f"--part: expected NEW=SHARE, such as train=0.8: {error}") from error
     if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise typer.BadParameter(f"--part: want shares above 0 that sum to 1, got {' and '.join(part)}")
-    [dataset] = keep_classes([read_dataset(data, source)], names or ())
+        raise typer.BadParameter(f"--part: expected shares above 0 that sum to 1, got {' and '.join(part)}")
+    options = ReadOptions(repeats="drop", rescale=rescale, allow_outside=allow_outside)
+    dataset = read_dataset(data, source, notice=_warn, strict=strict, options=options)
+    renamed = rename_classes([dataset], dict(_pairs(rename or [], "--rename", "OLD=NEW")))
+    [dataset] = keep_classes(renamed, names or ())
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
@@ -145,28 +169,43 @@ def split(
 
 
 def download(
-    out: Annotated[Path, typer.Argument(help="folder to put VOCdevkit into")],
+    out: Annotated[Path, typer.Argument(help="folder for VOCdevkit")],
     year: Annotated[str, typer.Option(help="2007 or 2012")] = "2007",
-    split: Annotated[list[str] | None, typer.Option(help="train, val, trainval, test; again for more")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, val, trainval or test (repeatable)")] = None,
 ) -> None:
-    """Fetch VOC from its home, over the network, with checksums."""
+    """Download PASCAL VOC, with checksums."""
     console.out(str(download_voc(out, year, split or ["trainval"])))
 
 
-def _named(pairs: list[str], option: str, form: str) -> list[tuple[str, str]]:
-    """Words of an option such as NEW=SOURCE as pairs."""
-    for pair in pairs:
+def _describe_ceiling(ceiling: Mapping[str, Any]) -> str:
+    reached = "-" if ceiling["voc-area"] is None else f"{100 * ceiling['voc-area']:.1f}"
+    objects, shared = plural(ceiling["objects"], "object"), ceiling["without own cell"]
+    return (
+        f"ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of {objects} {shared} in "
+        f"another's cell, {ceiling['lost']} lost"
+    )
+
+
+def _warn(text: str) -> None:
+    errors.print(f"warning: {text}", markup=False, soft_wrap=True)
+
+
+def _pairs(given: list[str], option: str, form: str) -> list[tuple[str, str]]:
+    """Options such as NEW=SOURCE as pairs."""
+    for pair in given:
         if not all(pair.partition("=")):
-            raise typer.BadParameter(f"{option} {pair}: want {form}")
-    return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
+            raise typer.BadParameter(f"{option} {pair}: expected {form}")
+    return [(name, value) for name, _, value in (pair.partition("=") for pair in given)]
 
 
 def _show(written: Mapping[str, Mapping[str, int]], as_json: bool, quiet: bool) -> None:
-    """What was written by split, in numbers."""
+    """The numbers of what was written, by split."""
     if as_json:
         console.out(json.dumps(written))
     elif not quiet:
-        one = re.compile(r"s\b")  # of the first word that ends so: "difficult flags lost"
+        plural_end = re.compile(r"s\b")  # of the first word that has one: "difficult flags lost"
         for new, counts in written.items():
-            told = [f"{number} {one.sub('', what, 1) if number == 1 else what}" for what, number in counts.items()]
-            console.out(f"{new}: {', '.join(told)}")
+            parts = [
+                f"{number} {plural_end.sub('', what, 1) if number == 1 else what}" for what, number in counts.items()
+            ]
+            console.out(f"{new}: {', '.join(parts)}")

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AnnotationError, DataError
+from ..errors import AnnotationError, DataError, MissingDataError
 from ..text import as_tuple
-from .files import Entry, Placing, prepare, write_files
-from .problems import Problem, Report, fail, leads_out
-from .records import Record, build_sample
+from .coco_records import Id, as_id, list_records, name_of, read_object, to_size
+from .files import Finder, leads_out, load_json
+from .problems import Problem, Report, fail
+from .records import PLAIN, Item, ReadOptions, Record, Unreadable, assemble, report_similar
 from .sample import Dataset, Sample
+from .writing import Entry, Placing, prepare, write_files
 
 __all__ = ["COCO_FILES", "coco_annotations", "read_coco", "to_bbox", "write_coco"]
 
@@ -31,48 +33,40 @@ def read_coco(
     *,
     image_dir: str | Path | None = None,
     report: Report = fail,
+    options: ReadOptions = PLAIN,
 ) -> Dataset:
     """Read COCO JSON.
 
     root: a folder, whose splits are found as in `COCO_FILES`; or one JSON file, which has no splits.
     names: the classes in their order; else the categories of the first file in its order.
-    image_dir: the folder that file names count from; else that of <split>/, images/<split>/, images/, the JSON's own
-        and root which holds most of the first images.
+    image_dir: the folder that file names count from; else <split>/, images/<split>/, images/, data/, the JSON's own
+        folder and root, whichever has the image.
     report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
-    iscrowd makes `crowd`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; both may be missing,
-    as may a image's height and width. A box may stick out of its image by 1 px and is clipped then.
+    iscrowd makes `crowd`, area `areas`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; all
+    may be missing, as may an image's height and width.
     """
     root, splits = Path(root), as_tuple(splits)
     files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
     if not files or (splits and root.suffix == ".json"):
-        raise DataError(f"{root}: want splits of a folder, or a JSON file without splits, got {list(splits)}")
-    order = None if names is None else as_tuple(names)
-    samples: dict[Path, Sample] = {}
-    for file, split in files:
-        content = _load(file)
-        categories = _read_categories(file, content, report)
-        order = tuple(categories.values()) if order is None else order
-        images = _read_images(file, content, report)
-        if not images:
-            report(Problem("empty split", str(file), "images: the split has no image"))
-        above = file.parent.parent if file.parent.name == "annotations" else file.parent
-        top, name = (above, file.stem.removeprefix("instances_")) if not split else (root, split)
-        folders = [top / name, top / "images" / name, top / "images", file.parent, top]
-        folder = Path(image_dir) if image_dir is not None else _likeliest(folders, list(images.values()))
-        objects = _read_objects(file, content, images.keys(), categories, report)
-        index = {name: label for label, name in enumerate(order)}
-        for number, image in images.items():
-            path = folder / image["file_name"]
-            where = f"{file}: image {number!r}"
-            if not path.is_file():
-                report(Problem("missing image", where, f"no image {path}"))
-            elif path in samples:
-                report(Problem("listed twice", where, f"{path} is in the splits already"))
-            else:
-                sample = build_sample(path, _to_size(image), objects[number], index, report)
-                samples |= {path: sample} if sample is not None else {}
-    return Dataset(list(samples.values()), order or ())
+        raise DataError(f"{root}: expected splits of a folder, or a JSON file without splits, got {list(splits)}")
+    contents = [(file, split, _load(file)) for file, split in files]
+    categories = [_read_categories(file, content, report) for file, _, content in contents]
+    order = tuple(categories[0].values()) if names is None else as_tuple(names)
+    report_similar(files[0][0], order, report)
+    if not order:
+        raise DataError(f"{files[0][0]}: categories: expected at least one class, got none")
+
+    def items() -> Iterator[Item]:
+        for (file, split, content), known in zip(contents, categories, strict=True):
+            above = file.parent.parent if file.parent.name == "annotations" else file.parent
+            top, name = (root, split) if split else (above, file.stem.removeprefix("instances_"))
+            places = [top / name, top / "images" / name, top / "images", file.parent, top, top / "data"]
+            folders = [Path(image_dir)] if image_dir is not None else [place for place in places if place.is_dir()]
+            finder = Finder(top if image_dir is None else Path(image_dir), options.allow_outside, report)
+            yield from _read_items(file, content, known, finder, folders, options, report)
+
+    return assemble(items(), order, options, report)
 
 
 def write_coco(
@@ -80,9 +74,8 @@ def write_coco(
 ) -> dict[str, int]:
     """Write a dataset as annotations/instances_<split>.json and <split>/ with its images; count what was written.
 
-    Ids count from 1. Difficult objects carry `difficult: 1`, an extra key that others ignore. `read_coco` gives boxes
-    back exactly where x + (x2 - x) is x2 in float64, as for whole pixels, else to the last bit.
-    root must be new or empty, or `add`.
+    Ids count from 1. `read_coco` gives boxes back exactly where x + (x2 - x) is x2 in float64, as for whole pixels,
+    else to the last bit. root must be new or empty, or `add`.
     """
     prepared = prepare(dataset, split)
     images: list[dict[str, Any]] = []
@@ -98,121 +91,6 @@ def write_coco(
     return {"images": len(images), "objects": len(annotations)}
 
 
-def _find_file(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    if leads_out(split):
-        raise DataError(f"{root}: split {split!r} leads out of the folder")
-    tried = [pattern.format(split) for pattern in COCO_FILES]
-    found = next((root / file for file in tried if (root / file).is_file()), None)
-    if found is None:
-        raise DataError(f"{root}: no such split {split!r}: want one of {tried}")
-    return found
-
-
-def _likeliest(folders: list[Path], images: list[dict[str, Any]]) -> Path:
-    return max(folders, key=lambda folder: sum((folder / image["file_name"]).is_file() for image in images[:20]))
-
-
-def _load(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: broken JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise AnnotationError(
-            f"{file}: want an object with images, annotations and categories, got {type(content).__name__}"
-        )
-    return content
-
-
-def _records(
-    file: Path, content: Mapping[str, Any], section: str, fields: Mapping[str, Any], report: Report
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, record) of each record of a section that has the fields in their types."""
-    records = content.get(section)
-    if not isinstance(records, list):
-        got = f"got {type(records).__name__}" if section in content else "the key is missing"
-        raise AnnotationError(f"{file}: {section}: want a list, {got}")
-    for number, record in enumerate(records):
-        where = f"{file}: {section}[{number}]"
-        if not isinstance(record, dict):
-            report(Problem("broken annotation", where, f"want an object, got {record!r:.50}"))
-            continue
-        wrong = next((key for key, kind in fields.items() if not isinstance(record.get(key), kind)), None)
-        if wrong is None:
-            yield where, record
-        else:
-            got = f"got {record[wrong]!r:.50}" if wrong in record else "the key is missing"
-            kind = getattr(fields[wrong], "__name__", str(fields[wrong]))
-            report(Problem("broken annotation", f"{where}.{wrong}", f"want {kind}, {got}"))
-
-
-def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> dict[int, str]:
-    categories: dict[int, str] = {}
-    for where, record in _records(file, content, "categories", {"id": int, "name": str}, report):
-        if record["id"] in categories:
-            report(Problem("duplicate id", f"{where}.id", f"{record['id']} is another category's"))
-        elif record["name"] in categories.values():
-            report(Problem("duplicate id", f"{where}.name", f"{record['name']!r} is another category's"))
-        else:
-            categories[record["id"]] = record["name"]
-    return categories
-
-
-def _read_images(file: Path, content: Mapping[str, Any], report: Report) -> dict[int | str, dict[str, Any]]:
-    images: dict[int | str, dict[str, Any]] = {}
-    for where, record in _records(file, content, "images", {"id": int | str, "file_name": str}, report):
-        if record["id"] in images:
-            report(Problem("duplicate id", f"{where}.id", f"{record['id']!r} is another image's"))
-        elif leads_out(record["file_name"]):
-            report(Problem("refused path", f"{where}.file_name", f"{record['file_name']!r} leads out of the folder"))
-        else:
-            images[record["id"]] = record
-    return images
-
-
-def _read_objects(
-    file: Path,
-    content: Mapping[str, Any],
-    images: Collection[int | str],
-    categories: Mapping[int, str],
-    report: Report,
-) -> dict[int | str, list[Record]]:
-    """Image id -> its objects."""
-    objects: dict[int | str, list[Record]] = {number: [] for number in images}
-    seen: set[int | str] = set()
-    fields = {"image_id": int | str, "category_id": int, "bbox": list}
-    for where, record in _records(file, content, "annotations", fields, report):
-        number, bbox = record.get("id"), record["bbox"]
-        flags = [record.get(flag, 0) for flag in ("difficult", "iscrowd")]
-        if isinstance(number, int | str) and number in seen:
-            report(Problem("duplicate id", f"{where}.id", f"{number!r} is another annotation's"))
-        elif record["image_id"] not in objects:
-            report(Problem("dangling id", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
-        elif record["category_id"] not in categories:
-            report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']}"))
-        elif len(bbox) != 4 or not all(isinstance(side, float | int) and not abs(side) > 1e9 for side in bbox):
-            what = f"want [x, y, width, height] in pixels, got {bbox!r:.80}"
-            report(Problem("broken annotation", f"{where}.bbox", what))
-        elif any(flag not in (0, 1) for flag in flags):
-            report(Problem("broken annotation", where, f"difficult, iscrowd: want 0 or 1, got {flags!r:.80}"))
-        else:
-            left, top, width, height = map(float, bbox)
-            box = (left, top, left + width, top + height)
-            one = Record(where, categories[record["category_id"]], box, bbox, bool(flags[0]), bool(flags[1]))
-            objects[record["image_id"]].append(one)
-        seen |= {number} if isinstance(number, int | str) else set()
-    return objects
-
-
-def _to_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
-
-
 def to_bbox(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     """(x1, y1, x2, y2) -> COCO's (x, y, width, height), (N, 4); sides that six decimals state exactly have no more."""
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
@@ -221,17 +99,121 @@ def to_bbox(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def coco_annotations(
-    sample: Sample, *, image_id: int | str, first_id: int = 1, category_ids: Sequence[int] | None = None
+    sample: Sample, *, image_id: Id, first_id: int = 1, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     """The objects of a sample as COCO annotations, numbered from `first_id`; by default label + 1 is the category id.
 
     A difficult object carries `difficult: 1`, an extra key that others ignore.
     """
     annotations: list[dict[str, Any]] = []
-    rows = zip(to_bbox(sample.boxes).tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
-    for number, (bbox, label, difficult, crowd) in enumerate(rows, first_id):
+    bboxes = to_bbox(sample.boxes)
+    areas = bboxes[:, 2] * bboxes[:, 3] if sample.areas is None else sample.areas
+    rows = zip(bboxes.tolist(), areas.tolist(), sample.labels.tolist(), sample.difficult, sample.crowd, strict=True)
+    for number, (bbox, area, label, difficult, crowd) in enumerate(rows, first_id):
         category = label + 1 if category_ids is None else category_ids[label]
         annotation = {"id": number, "image_id": image_id, "category_id": category, "bbox": bbox}
-        annotation |= {"area": bbox[2] * bbox[3], "iscrowd": int(crowd)}
+        annotation |= {"area": area, "iscrowd": int(crowd)}
         annotations.append(annotation | ({"difficult": 1} if difficult else {}))
     return annotations
+
+
+def _find_file(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise MissingDataError(f"{root}: no such folder")
+    if leads_out(split):
+        raise DataError(f"{root}: split {split!r} leads out of the folder")
+    tried = [pattern.format(split) for pattern in COCO_FILES]
+    path = next((root / file for file in tried if (root / file).is_file()), None)
+    if path is None:
+        hint = "; pass --val '' to train without validation" if split == "val" else ""
+        raise MissingDataError(f"{root}: no such split {split!r}: expected one of {tried}{hint}")
+    return path
+
+
+def _load(file: Path) -> Mapping[str, Any]:
+    content = load_json(file)
+    if not isinstance(content, dict):
+        got = type(content).__name__
+        raise AnnotationError(f"{file}: expected an object with images, annotations and categories, got {got}")
+    return content
+
+
+def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> dict[Id, str]:
+    categories: dict[Id, str] = {}
+    parents: dict[Id, object] = {}
+    for where, record in list_records(file, content, "categories", ["id"], report):
+        name = record.get("name")
+        if not isinstance(name, str):
+            got = f"got {name!r:.50}" if "name" in record else "the key is missing"
+            report(Problem("broken annotation", f"{where}.name", f"expected text, {got}"))
+        elif record["id"] in categories:
+            report(Problem("duplicate id", f"{where}.id", f"{record['id']} is another category's"))
+        elif name in categories.values():
+            report(Problem("duplicate id", f"{where}.name", f"{name!r} is another category's"))
+        else:
+            categories[record["id"]] = name
+            parents[record["id"]] = record.get("supercategory")
+    used = {as_id(one.get("category_id")) for one in content.get("annotations") or () if isinstance(one, dict)}
+    for number, name in list(categories.items()):  # Roboflow's first category is the project
+        others = [parent for other, parent in parents.items() if other != number]
+        if number not in used and others and all(parent == name for parent in others):
+            del categories[number]
+            report(Problem("class left out", f"{file}: categories", f"{name!r} groups the others and has no object"))
+            break
+    return categories
+
+
+def _read_items(
+    file: Path, content: Mapping[str, Any], categories: Mapping[Id, str], finder: Finder, folders: Sequence[Path],
+    options: ReadOptions, report: Report,
+) -> Iterator[Item]:  # fmt: skip
+    """Each image of a file with its objects."""
+    images: dict[Id, dict[str, Any]] = {}
+    for where, record in list_records(file, content, "images", ["id"], report):
+        if record["id"] in images:
+            report(Problem("duplicate id", f"{where}.id", f"{record['id']!r} is another image's"))
+        elif not isinstance(name := name_of(record), str):
+            got = f"got {name!r:.50}" if "file_name" in record else "the key is missing"
+            report(Problem("broken annotation", f"{where}.file_name", f"expected text, {got}"))
+        else:
+            images[record["id"]] = record
+    if not images:
+        report(Problem("empty split", str(file), "images: the split has no image"))
+    objects = _read_objects(file, content, images.keys(), categories, report)
+    for number, image in images.items():
+        where, name = f"{file}: image {number!r}", name_of(image)
+        path = finder.find(name, folders, where) if options.need_images else None
+        if path is None and options.need_images and ".." in name.replace("\\", "/").split("/"):
+            report(Problem("refused path", where, f"{name!r} leads out of the folder", "left out"))
+            continue
+        yield Item(where, path or folders[0] / name, to_size(image), objects[number])
+
+
+def _read_objects(
+    file: Path,
+    content: Mapping[str, Any],
+    images: Collection[Id],
+    categories: Mapping[Id, str],
+    report: Report,
+) -> dict[Id, list[Record]]:
+    """Image id -> its objects."""
+    objects: dict[Id, list[Record]] = {number: [] for number in images}
+    seen: set[object] = set()
+    for where, record in list_records(file, content, "annotations", ["image_id", "category_id"], report):
+        number = record.get("id")
+        if isinstance(number, int | str):
+            if number in seen:
+                report(Problem("duplicate id", f"{where}.id", f"{number!r} is another annotation's", "repaired"))
+            seen.add(number)
+        if record["image_id"] not in objects:
+            report(Problem("dangling id", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
+        elif record["category_id"] not in categories:
+            report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']!r}"))
+        else:
+            try:
+                one = read_object(record, where, categories[record["category_id"]], report)
+            except Unreadable as error:
+                report(Problem("broken annotation", where, str(error)))
+            else:
+                objects[record["image_id"]] += [one] if one is not None else []
+    return objects

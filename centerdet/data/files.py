@@ -1,139 +1,151 @@
-"""Files of a dataset: finding images, and writing so that nothing is ever half there.
+"""Reading a dataset's files: text, JSON, and the images that annotations name, wherever they were written."""
 
-A writer lists what it wants to write, the index of the split (list, JSON, YAML) last; everything is checked before the
-first byte, each file appears whole under its name, and until the index stands nothing refers to the files before it.
-"""
-
-import filecmp
+import json
 import os
-from collections import Counter
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import numpy as np
+from ..errors import AnnotationError, DataError, MissingDataError
+from ..files import is_companion, walk_files
+from ..images import IMAGE_SUFFIXES
+from .problems import Problem, Report
 
-from ..errors import DataError
-from ..files import write_atomic
-from ..images import read_size
-from .problems import leads_out
-from .sample import Dataset, Sample
+__all__ = ["Finder", "find_images", "leads_out", "load_json", "read_lines", "read_text"]
 
-__all__ = [
-    "IMAGES",
-    "Entry",
-    "Placing",
-    "find_images",
-    "prepare",
-    "read_lines",
-    "read_text",
-    "write_files",
-]
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-Placing = Literal["copy", "link"]
-Entry = tuple[str, bytes | Path]
-"""A path relative to the dataset's folder, and its content or the image to place there."""
+QUIET = {".cache", ".csv", ".json", ".md", ".names", ".npy", ".pbtxt", ".txt", ".xml", ".yaml", ".yml"}
+"""Suffixes of annotations and descriptions, which often lie beside images."""
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Every image below a folder, by its path."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        found += [Path(parent, file) for file in sorted(files) if os.path.splitext(file)[1].lower() in IMAGES]
-    return found
+def find_images(folder: Path, report: Report = lambda problem: None) -> Iterator[Path]:
+    """Every image below a folder, by its path; files that are passed over are reported."""
+
+    def passed_over(path: Path, why: str) -> None:
+        suffix = path.suffix.lower()
+        if why == "hidden":
+            report(Problem("hidden file", str(path), "is hidden or a system's own"))
+        elif why != "other suffix":
+            report(Problem("file passed over", str(path), why))
+        elif suffix not in QUIET:
+            hint = ": pip install pillow-heif and convert it" if suffix in (".heic", ".heif") else ""
+            report(Problem("file passed over", str(path), f"expected *{', *'.join(IMAGE_SUFFIXES)}{hint}"))
+
+    return walk_files(folder, IMAGE_SUFFIXES, passed_over)
 
 
-def read_text(path: Path) -> str:
-    """The content of a UTF-8 text file."""
+def read_text(path: Path, *, lenient: bool = False) -> str:
+    """The content of a text file in UTF-8, or in UTF-16 with its mark; lenient: other bytes as file names hold them."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return content.decode("utf-16")
+        return content.decode("utf-8-sig", "surrogateescape" if lenient else "strict")
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: want UTF-8 text: {error}") from error
+        raise DataError(f"{path}: expected UTF-8 text: {error}") from error
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, without the spaces around them."""
-    return [line.strip() for line in read_text(path).split("\n")]
+def read_lines(path: Path, *, lenient: bool = False) -> list[str]:
+    """The lines of a text file, without the spaces around them: see `read_text`."""
+    return [line.strip() for line in read_text(path, lenient=lenient).split("\n")]
 
 
-def prepare(dataset: Dataset, split: str, *, real_size: bool = False) -> list[tuple[Sample, str, tuple[int, int]]]:
-    """Check that a dataset can be written; each sample with the name of its image there and its (height, width).
+def load_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: broken JSON: {error}") from error
 
-    A name that several images share gets its parent folder's name before it. The size is the annotation's where it
-    states one, unless `real_size` asks for the image's own.
+
+def leads_out(text: str) -> bool:
+    """Whether a name could lead out of its folder: absolute, with a drive, or through `..`."""
+    parts = re.split(r"[/\\]", text)
+    return ".." in parts or not parts[0] or "\0" in text or re.match(r"[A-Za-z]:[/\\]", text) is not None
+
+
+class Finder:
+    """Finds the files that annotations name: exactly, else by the end of the path, else by a similar spelling.
+
+    Exporters write paths of another machine ("C:\\\\data\\\\a.jpg", "/data/upload/a.jpg", a URL), with a prefix
+    ("data/images/a.jpg") or with the dataset's own folder before them; file systems change the Unicode form of names,
+    and tools encode their spaces ("a%20b.jpg"). What is found in one of these ways is reported as "moved path".
+
+    Nothing outside `root` is found unless `allow_outside`: a name that leads there is reported as "refused path".
     """
-    if not split or split != split.strip() or leads_out(split) or any(sign in split for sign in "/\\:\n"):
-        raise DataError(f"split: want a plain word for file names, got {split!r}")
-    if not dataset.samples:
-        raise DataError(f"split {split!r}: want at least one image")
-    for name in dataset.names:
-        if not name or name != name.strip() or not name.isprintable():
-            raise DataError(f"names: want printable text without spaces around it, got {name!r}")
-    paths = [sample.path for sample in dataset.samples]
-    stems = _drop_repeats([path.stem for path in paths], [f"{path.parent.name}_{path.stem}" for path in paths])
-    prepared = []
-    for sample, stem in zip(dataset.samples, stems, strict=True):
-        if not sample.path.is_file():
-            raise DataError(f"{sample.path}: no such image")
-        if sample.path.suffix.lower() not in IMAGES:
-            raise DataError(f"{sample.path}: want a image called *{', *'.join(IMAGES)}, as readers look for")
-        boxes, labels = sample.boxes, sample.labels
-        if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
-            raise DataError(f"{sample.path}: boxes: want finite numbers and x2 > x1, y2 > y1")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(dataset.names):
-            raise DataError(f"{sample.path}: labels: want 0 to {len(dataset.names) - 1}, got {labels.tolist()}")
-        size = read_size(sample.path) if real_size or sample.size is None else sample.size
-        prepared.append((sample, stem + sample.path.suffix, size))
-    return prepared
+
+    def __init__(self, root: Path, allow_outside: bool, report: Report) -> None:
+        self.root, self.allow_outside, self.report = root, allow_outside, report
+        self._inside = (os.path.abspath(root), os.path.realpath(root))
+        self._skip = 0  # leading parts of a name that were no part of the last file's path
+        self._names: dict[str, dict[str, list[str]]] = {}  # folder -> spelling -> names
+
+    def find(
+        self, name: str, folders: Sequence[Path], where: str, *, test: Callable[[str], bool] = os.path.isfile
+    ) -> Path | None:
+        """The file (or what `test` accepts) that a name means below one of the folders; None where there is none."""
+        for folder in folders:
+            path = os.path.join(folder, name)
+            if "\0" not in name and test(path):
+                if self.is_inside(path):
+                    return Path(path)
+                what = f"{name!r} lies outside the dataset's folder {self.root}"
+                self.report(Problem("refused path", where, f"{what}; pass allow_outside (--allow-outside) to read it"))
+                return None
+        parts = _split(name)
+        starts = sorted(range(len(parts)), key=lambda start: (start != self._skip, start))
+        for spelled in (False, True):
+            for start in starts:
+                for folder in folders:
+                    path = os.path.join(folder, *parts[start:])
+                    found = path if test(path) else self.spelled(path) if spelled else None
+                    if found is not None and test(found):
+                        self._skip = start
+                        self.report(Problem("moved path", where, f"{name!r} is read as {found}"))
+                        return Path(found)
+        return None
+
+    def is_inside(self, path: str) -> bool:
+        """Whether a path may be read: it lies below the dataset's folder, links aside."""
+        if self.allow_outside:
+            return True
+        ways = (os.path.abspath(path), os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
+        return any((way + os.sep).startswith(top.rstrip(os.sep) + os.sep) for way in ways for top in self._inside)
+
+    def spelled(self, path: str) -> str | None:
+        """The one file or folder whose name is this one but for case, Unicode form and percent signs."""
+        folder, name = os.path.split(path)
+        if not os.path.isdir(folder):
+            if folder in ("", path) or (other := self.spelled(folder)) is None:
+                return None
+            folder = other
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            for one in os.listdir(folder):
+                if not is_companion(one):
+                    names.setdefault(_spelling(one), []).append(one)
+            self._names[folder] = names
+        matches = self._names[folder].get(_spelling(name), [])
+        return os.path.join(folder, matches[0]) if len(matches) == 1 else None
 
 
-def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: bool, replace: Sequence[str] = ()) -> None:
-    """Write entries below root in their order, after checking that none of them meets a different file there.
-
-    root must be missing or empty unless `add` says that it may hold something already, or the images are in place.
-    """
-    if placing not in ("copy", "link"):
-        raise DataError(f"placing: want 'copy' or 'link', got {placing!r}")
-    if root.exists() and not root.is_dir():
-        raise DataError(f"{root}: want a folder, it is a file")
-    in_place = all(root / name == content for name, content in entries if isinstance(content, Path))
-    if not (add or in_place) and root.is_dir() and any(root.iterdir()):
-        raise DataError(f"{root}: the folder is not empty: choose another one, or add to it on purpose (add=True)")
-    missing = []
-    for name, content in entries:
-        path = root / name
-        if name in replace or not path.exists():
-            missing.append((path, content))
-        elif not _same(path, content):
-            raise DataError(f"{path}: another file of this name is there already")
-    for number, (path, content) in enumerate(missing, 1):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if placing == "link" and isinstance(content, Path):
-            try:
-                os.link(content, path)
-            except OSError as error:
-                raise DataError(f"{path}: cannot link {content} ({error.strerror}): copy the images") from error
-        else:
-            whole = content.read_bytes() if isinstance(content, Path) else content
-            write_atomic(path, whole, sync=number == len(missing))
+def _split(name: str) -> list[str]:
+    """The parts of a path or URL from any system, without drive and dots."""
+    if "://" in name:
+        name = unquote(urlsplit(name).path)
+    parts = re.split(r"[/\\]", name.replace("\0", ""))
+    return [part for part in parts if part not in ("", ".", "..") and not re.fullmatch(r"[A-Za-z]:", part)]
 
 
-def _same(path: Path, content: bytes | Path) -> bool:
-    if not path.is_file():
-        return False
-    if isinstance(content, bytes):
-        return path.read_bytes() == content
-    return path.samefile(content) or filecmp.cmp(path, content, shallow=False)
-
-
-def _drop_repeats(names: list[str], longer: list[str]) -> list[str]:
-    """Each name, or its longer form where several are equal."""
-    count = Counter(names)
-    chosen = [name if count[name] == 1 else long for name, long in zip(names, longer, strict=True)]
-    twice = [name for name, times in Counter(chosen).items() if times > 1]
-    if twice:
-        raise DataError(f"several images would be called {twice[0]!r}: rename all but one")
-    return chosen
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name, errors="surrogateescape")).casefold().strip()

@@ -1,32 +1,76 @@
-"""From what a file says of a image's objects to a `Sample`, with the same rules for every format."""
+"""From what a file states of images and objects to `Sample`s, with the same rules for every format."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, MissingImageError
 from ..images import read_size
 from ..text import nearest
 from .problems import Problem, Report
-from .sample import Sample
+from .sample import Dataset, Sample
 
-__all__ = ["OVERHANG", "TINY", "Record", "build_sample"]
+__all__ = [
+    "PLAIN",
+    "Item",
+    "ReadOptions",
+    "Record",
+    "assemble",
+    "describe_mismatch",
+    "report_similar",
+    "to_flag",
+    "to_number",
+]
 
 OVERHANG = 1.0
-"""Pixels that a box may stick out of its image: tools that count from 0 and from 1 differ by one. It is clipped."""
+"""Pixels that a box may overhang its image without a word: tools that count from 0 and from 1 differ by one."""
 
 TINY = 4.0
 """Pixels of a side below which a box gets a note: less than a detector sees after any shrinking."""
 
+LARGEST = 1e9
+"""Pixels beyond which a coordinate is no number that an image has."""
+
+
+class Unreadable(Exception):
+    """Why an object cannot be read; for `Problem`s, never for callers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a dataset is read.
+
+    Attributes:
+        repeats: an image that the splits list twice is an error ("refuse"), read as often ("keep"), which is repeated
+            sampling in training, or read once ("drop").
+        clip: cut boxes at the image's border; pycocotools and the VOC devkit evaluate them as they are.
+        rescale: where the stated size is another than the image's, by one factor, scale the boxes instead of refusing.
+        allow_outside: read files that the dataset names outside its folder.
+        need_images: leave out images that do not exist; else take their size from the annotations.
+        progress: gets the images with their objects and yields them, to show how far the reading is.
+    """
+
+    repeats: Literal["refuse", "keep", "drop"] = "refuse"
+    clip: bool = True
+    rescale: bool = False
+    allow_outside: bool = False
+    need_images: bool = True
+    progress: Callable[[Iterable["Item"]], Iterable["Item"]] = iter
+
+
+PLAIN = ReadOptions()
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object: where the file tells it, its class, its box (0-based, half-open) and that in the file's numbers.
+    """One object: where the file states it, its class, its box (0-based, half-open) and that in the file's numbers.
 
-    lost: what else the file states of it, as in `Dataset.lost`. hint: the end of a message that it lies outside.
+    area: as COCO states it. lost: what else the file states of it, as in `Dataset.lost`. hint: the end of a message
+    that the box lies outside.
     """
 
     where: str
@@ -35,26 +79,72 @@ class Record:
     given: Sequence[object]
     difficult: bool = False
     crowd: bool = False
+    area: float | None = None
     lost: Sequence[str] = ()
     hint: str = ""
 
 
-def build_sample(
-    path: Path, size: tuple[int, int] | None, records: Sequence[Record], index: Mapping[str, int], report: Report
-) -> Sample | None:
-    """A image's sample without the objects that get reported; None where the image cannot even tell its size.
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: where the file names it, its path, stated (height, width) and objects.
 
-    The image's header is read only where the annotation states no (height, width) and there are boxes to hold
-    against it.
+    fractions: boxes are in fractions of the image's sides, not in pixels.
     """
-    if size is None and records:
-        try:
+
+    where: str
+    path: Path
+    size: tuple[int, int] | None
+    records: Sequence[Record]
+    fractions: bool = False
+
+
+def assemble(items: Iterable[Item], names: Sequence[str], options: ReadOptions, report: Report) -> Dataset:
+    """The dataset of these images, without the images and objects that are reported as left out."""
+    index = {name: label for label, name in enumerate(names)}
+    samples: list[Sample] = []
+    seen: dict[Path, Sample | None] = {}
+    for item in options.progress(items):
+        if item.path in seen:
+            effect = {"refuse": "", "keep": "noted", "drop": "left out"}[options.repeats]
+            kind = "listed twice" if options.repeats == "refuse" else "repeated in list"
+            report(Problem(kind, item.where, f"{item.path.stem!r} is in the splits already", effect))
+            again = seen[item.path]
+            samples += [again] if options.repeats == "keep" and again is not None else []
+            continue
+        sample = _build(item, index, options, report)
+        seen[item.path] = sample
+        samples += [sample] if sample is not None else []
+    return Dataset(samples, tuple(names))
+
+
+def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: Report) -> Sample | None:
+    """An image's sample without the objects that are left out; None where the image cannot be used.
+
+    The image's header is read only where there are boxes to hold against it.
+    """
+    path, size, records = item.path, item.size, item.records
+    try:
+        if records and (options.need_images or size is None):
             size = read_size(path)
-        except ImageError as error:
+        elif options.need_images and not path.is_file():
+            raise MissingImageError(f"{path}: no such image")
+    except ImageError as error:
+        if isinstance(error, MissingImageError):
+            report(Problem("missing image", item.where, f"no image {path}"))
+            return None
+        if size is None:  # where it is stated, the image's user learns of it
             report(Problem("broken image", str(path), str(error).removeprefix(f"{path}: ")))
+            return None
+    if records and item.fractions:
+        height, width = size or (1, 1)
+        records = [replace(one, box=_scale(one.box, width, height)) for one in records]
+    elif item.size is not None and size != item.size and size is not None:
+        records = _rescale(item, size, options, report)
+        if not records:
             return None
     boxes: list[tuple[float, float, float, float]] = []
     rows: list[tuple[int, bool, bool]] = []
+    areas: list[float | None] = []
     lost: list[tuple[str, str]] = []
     seen = set()
     for record in records:
@@ -62,36 +152,125 @@ def build_sample(
             what = f"unknown class {record.name!r}, {nearest(record.name, index)}"
             report(Problem("unknown class", record.where, what))
             continue
-        box = _clip(record, size or (0, 0), report)
+        box = _check_box(record, size or (0, 0), options.clip, report)
         if box is not None:
-            sides = box[2] - box[0], box[3] - box[1]
-            if min(sides) < TINY:
-                what = f"{record.name} of {sides[0]:.4g} x {sides[1]:.4g} px"
-                report(Problem("tiny box", record.where, what))
+            across, down = box[2] - box[0], box[3] - box[1]
+            if across < TINY or down < TINY:
+                report(Problem("tiny box", record.where, f"{record.name} of {across:.4g} x {down:.4g} px"))
             if (record.name, box) in seen:
                 report(Problem("duplicate box", record.where, f"{record.name} has the box of another {record.name}"))
             seen.add((record.name, box))
             boxes.append(box)
             rows.append((index[record.name], record.difficult, record.crowd))
+            areas.append(record.area)
             lost += [(record.name, what) for what in record.lost]
     columns = np.array(rows, np.int64).reshape(-1, 3)
     difficult, crowd = columns[:, 1:].astype(bool).T.copy()
-    labels = columns[:, 0].copy()
-    return Sample(path, np.array(boxes, np.float64).reshape(-1, 4), labels, difficult, crowd, size, lost=lost)
+    stated = None
+    if any(area is not None for area in areas):
+        own = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+        stated = np.array([one if area is None else area for one, area in zip(own, areas, strict=True)])
+    return Sample(
+        path, np.array(boxes, np.float64).reshape(-1, 4), columns[:, 0].copy(), difficult, crowd, size,
+        areas=stated, lost=lost,
+    )  # fmt: skip
 
 
-def _clip(record: Record, size: tuple[int, int], report: Report) -> tuple[float, float, float, float] | None:
+def _check_box(
+    record: Record, size: tuple[int, int], clip: bool, report: Report
+) -> tuple[float, float, float, float] | None:
+    """The box, clipped if asked for; None where it has no area or less than half of it lies in the image."""
     (left, top, right, bottom), (height, width) = record.box, size
-    told = f"box ({', '.join(map(str, record.given))})"
-    if not all(map(math.isfinite, record.box)):
-        report(Problem("not a number", record.where, f"{told} is not finite"))
-    elif right <= left or bottom <= top:
-        report(Problem("inverted box", record.where, f"{told} has no width or no height"))
-    else:
-        clipped = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
-        overhang = max(-left, -top, right - width, bottom - height)
-        if overhang <= OVERHANG and clipped[0] < clipped[2] and clipped[1] < clipped[3]:
-            return clipped
-        what = f"{told} lies outside the image of {width} x {height} px{record.hint}"
-        report(Problem("box outside", record.where, what))
-    return None
+    if left < right and top < bottom and left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return record.box
+    stated = f"box ({', '.join(map(str, record.given))})"
+    if not all(math.isfinite(side) and abs(side) < LARGEST for side in record.box):
+        report(Problem("not a number", record.where, f"{stated} is not finite"))
+        return None
+    if right <= left or bottom <= top:
+        report(Problem("inverted box", record.where, f"{stated} has no width or no height"))
+        return None
+    clipped = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+    inside = max(0.0, clipped[2] - clipped[0]) * max(0.0, clipped[3] - clipped[1])
+    usable = inside > 0 and 2 * inside >= (right - left) * (bottom - top)
+    overhang = max(-left, -top, right - width, bottom - height)
+    if overhang > OVERHANG or inside <= 0:
+        what = f"{stated} lies outside the image of {width} x {height} px{record.hint}"
+        report(Problem("box outside", record.where, what, "" if usable else "left out"))
+    if inside <= 0 or (overhang > OVERHANG and not usable):
+        return None
+    return clipped if clip else record.box
+
+
+def _scale(box: tuple[float, float, float, float], across: float, down: float) -> tuple[float, float, float, float]:
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
+def _rescale(item: Item, size: tuple[int, int], options: ReadOptions, report: Report) -> Sequence[Record]:
+    """The objects in an image that has another size than the annotation states; none where that is not explained.
+
+    An image that was resized after labeling has one factor for both sides, to the rounding of a pixel.
+    """
+    (height, width), (stated_height, stated_width) = size, item.size or size
+    kind, what = describe_mismatch((stated_height, stated_width), size)
+    across, down = width / stated_width, height / stated_height
+    resized = abs(stated_height * across - height) <= 1 or abs(stated_width * down - width) <= 1
+    if options.rescale and resized:
+        report(Problem("rescaled boxes", str(item.path), what))
+        return [replace(one, box=_scale(one.box, across, down), area=None) for one in item.records]
+    hint = ": if the images were resized after labeling, pass rescale (--rescale)" if resized else ""
+    report(Problem(kind, str(item.path), what + hint, "left out" if options.rescale else ""))
+    return () if options.rescale else item.records
+
+
+def describe_mismatch(stated: tuple[int, int], size: tuple[int, int]) -> tuple[str, str]:
+    """(kind, what) of the problem that an annotation states another (height, width) than the upright image has."""
+    what = f"the annotation states {stated[1]} x {stated[0]} px, the upright image has {size[1]} x {size[0]}"
+    if stated == size[::-1]:
+        return "transposed size", f"{what}: are the boxes those of the image before its EXIF rotation?"
+    return "wrong size", what
+
+
+def to_number(value: object, where: str, report: Report) -> float:
+    """A number from a JSON file or text; one that is written as text in JSON is reported; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    if isinstance(value, str):
+        report(Problem("odd value", where, f"the text {value!r:.40} is read as {number:g}"))
+    return number
+
+
+FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False, "unspecified": False}
+
+
+def to_flag(value: object, name: str, where: str, report: Report) -> bool:
+    """A flag such as `difficult` or `iscrowd`; other spellings of yes and no than 1 and 0 are reported.
+
+    Raises:
+        Unreadable: its meaning is uncertain.
+    """
+    if value in (0, 1, "0", "1"):
+        return value in (1, "1")
+    text = "" if value is None else str(value).strip().casefold().removesuffix(".0")
+    if text not in FLAGS:
+        raise Unreadable(f"{name}: expected 0 or 1, got {value!r:.80}")
+    if text not in ("0", "1"):
+        report(Problem("odd value", where, f"{name} {value!r:.40} is read as {int(FLAGS[text])}"))
+    return FLAGS[text]
+
+
+def report_similar(where: Path, names: Sequence[str], report: Report) -> None:
+    """Report classes whose names differ in case or spaces only, and names with spaces around them."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            what = f"the classes {other!r} and {name!r} differ in case or spaces only"
+            report(Problem("similar classes", str(where), f"{what}: join them with convert --rename"))
+        elif name != name.strip():
+            what = f"the class {name!r} has spaces around it"
+            report(Problem("similar classes", str(where), f"{what}: change it with convert --rename"))

@@ -22,7 +22,7 @@ def _no_boxes() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image and its objects; a image without objects is normal.
+    """One image and its objects; an image without objects is normal.
 
     Attributes:
         path: the image's file.
@@ -30,9 +30,10 @@ class Sample:
         labels: (N,) int64, indices into the dataset's names.
         difficult: (N,) bool; neither trained on as an object nor as background, ignored in VOC evaluation.
         crowd: (N,) bool; COCO's iscrowd, treated like difficult in training.
-        size: (height, width) as the annotation states it, or None.
+        size: (height, width), or None where nothing states it.
+        areas: (N,) float64 square pixels as COCO states them (of masks), or None: those of the boxes.
         left_out: the class of each object that a choice of classes left out.
-        lost: what else the file states of the objects, each a class and a word: ("cat", "poses").
+        lost: other facts that the file states of the objects, each a class and a word: ("cat", "poses").
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Sample:
     difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
     crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
     size: tuple[int, int] | None = None
+    areas: NDArray[np.float64] | None = None
     left_out: Sequence[str] = ()
     lost: Sequence[tuple[str, str]] = ()
 
@@ -50,32 +52,36 @@ class Sample:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, np.zeros(count, bool))
         if self.boxes.shape != (count, 4):
-            raise AnnotationError(f"{self.path}: boxes: want shape (N, 4), got {self.boxes.shape}")
-        for name in ("labels", "difficult", "crowd"):
-            if getattr(self, name).shape != (count,):
-                raise AnnotationError(f"{self.path}: {name}: want shape ({count},), got {getattr(self, name).shape}")
+            raise AnnotationError(f"{self.path}: boxes: expected shape (N, 4), got {self.boxes.shape}")
+        for name in ("labels", "difficult", "crowd", "areas"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (count,):
+                raise AnnotationError(f"{self.path}: {name}: expected shape ({count},), got {value.shape}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Samples and the class names that their labels index; the order of names is the source's own."""
+    """Samples and the class names that their labels index, in the order of the source.
+
+    `names` are the classes that are labeled in these images: any other class may be present without a box.
+    """
 
     samples: Sequence[Sample]
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
-            raise DataError(f"names: want each class once, got {list(self.names)}")
+            raise DataError(f"names: expected each class once, got {list(self.names)}")
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @property
     def left_out(self) -> Counter[str]:
-        """Class -> how many of its objects a choice of classes left out."""
+        """Class -> number of its objects that a choice of classes left out."""
         return Counter(name for sample in self.samples for name in sample.left_out)
 
     @property
     def lost(self) -> Counter[str]:
-        """What else of the objects the files state, such as poses -> how many."""
+        """Other facts that the files state of objects, such as poses -> their number."""
         return Counter(what for sample in self.samples for _, what in sample.lost)

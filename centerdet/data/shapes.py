@@ -143,4 +143,4 @@ def _measure(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _pick_color(generator: Generator, away_from: NDArray[np.floating]) -> Floats:
     """An RGB color, at least 60 levels from another one in some channel."""
     colors = generator.uniform(10, 245, (16, 3)).astype(np.float32)
-    return colors[np.argmax(np.abs(colors - away_from).max(1) > 60)]
+    return np.asarray(colors[np.argmax(np.abs(colors - away_from).max(1) > 60)])

@@ -30,12 +30,12 @@ def split(
     """
     names, shares = list(fractions), np.array(list(fractions.values()), float)
     if not names or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
-        raise DataError(f"fractions: want positive ones that sum to 1, got {dict(fractions)}")
+        raise DataError(f"fractions: expected positive ones that sum to 1, got {dict(fractions)}")
     groups: dict[str, list[int]] = {}
     for number, sample in enumerate(dataset.samples):
         groups.setdefault(_find_group(sample.path, group_by), []).append(number)
     if len(groups) < len(names):
-        raise DataError(f"want at least {plural(len(names), 'group')} of images for {names}, got {len(groups)}")
+        raise DataError(f"expected at least {plural(len(names), 'group')} of images for {names}, got {len(groups)}")
     of_image = np.zeros((len(dataset), len(dataset.names) + 1))  # objects by class, and 1 for the image itself
     for number, sample in enumerate(dataset.samples):
         of_image[number, :-1] = np.bincount(sample.labels, minlength=len(dataset.names))
@@ -72,7 +72,7 @@ def _find_group(path: Path, group_by: Callable[[Path], str] | str | None) -> str
     try:
         found = re.search(group_by, path.as_posix())
     except re.error as error:
-        raise DataError(f"group_by: want a regular expression, got {group_by!r}: {error}") from error
+        raise DataError(f"group_by: expected a regular expression, got {group_by!r}: {error}") from error
     if found is None:
         raise DataError(f"group_by: {group_by!r} is not found in {path}")
     return found[1] if found.re.groups else found[0]

@@ -1,26 +1,36 @@
-"""PASCAL VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt, read and written.
+"""PASCAL VOC, read and written: one XML file an image, image folders, lists of splits.
 
-A `bndbox` is 1-based and inclusive; a box here is 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax), and back.
+The devkit has Annotations/, JPEGImages/ and ImageSets/Main/<split>.txt; exporters also put XML beside the images, a
+folder for each split, or other names; `read_voc` says which are read.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
-
-from ..errors import DataError
+from ..errors import DataError, MissingDataError
+from ..files import walk_files
 from ..text import as_tuple
-from .files import Entry, Placing, find_images, prepare, read_lines, write_files
-from .problems import Problem, Report, fail, leads_out
-from .records import Record, build_sample
-from .sample import Dataset, Sample
-from .voc_xml import SIDES, annotation_xml
+from .files import Finder, find_images, leads_out, read_lines, read_text
+from .problems import Problem, Report, fail
+from .records import PLAIN, Item, ReadOptions, assemble, report_similar
+from .sample import Dataset
+from .voc_xml import Annotation, annotation_xml, from_corners, parse_annotation, to_corners
+from .writing import Entry, Placing, prepare, write_files
 
-__all__ = ["VOC_NAMES", "list_voc_splits", "read_voc", "write_voc"]
+__all__ = [
+    "VOC_NAMES",
+    "annotation_xml",
+    "find_voc_folders",
+    "from_corners",
+    "list_voc_splits",
+    "list_voc_unpaired",
+    "read_voc",
+    "to_corners",
+    "write_voc",
+]
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -28,59 +38,60 @@ VOC_NAMES = (
 )  # fmt: skip
 """The twenty classes in the devkit's order."""
 
-NO_ANNOTATION, NO_IMAGE = "no annotation {}.xml", "no image {}.jpg"
-"""What is said of one of a pair that is missing; `check` tells by it what `read_voc` has told already."""
+NOTES = ("Annotations", "annotations", "annotations/xmls", "labels", "Labels", "xml", "xmls", ".")
+IMAGES = ("JPEGImages", "images", "Images", "data", "imgs", "img", "PNGImages")
+"""Where XML files and images are looked for below a folder, in this order."""
 
-LOST = {"pose": "poses", "truncated": "truncated flags", "occluded": "occluded flags", "part": "parts"}
-"""Elements of an object that samples do not hold, and what they are called where they are counted."""
+CLASS_FILES = ("classes.txt", "labels.txt", "predefined_classes.txt", "labelmap.txt", "pascal_label_map.pbtxt")
+"""Lists of classes: one a line; CVAT's label:color:parts:actions; VoTT's items with name: '...'."""
+
+OF_CLASS = re.compile(r"(.*\S)\s+(-?[01])")
+"""A line of a list of one class: an image, and whether the class is in it."""
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A folder in VOC layout: where its XML files are, and where its images are looked for."""
+
+    root: Path
+    notes: Path
+    images: tuple[Path, ...]
+
+    def list_annotations(self) -> list[Path]:
+        """Its XML files, by path."""
+        deep = self.notes != self.root  # XML beside images: not those of the folders below, which are other splits
+        return [path for path in walk_files(self.notes, (".xml",)) if deep or path.parent == self.root]
 
 
 def read_voc(
-    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+    root: str | Path,
+    splits: Sequence[str],
+    names: Sequence[str] | None = None,
+    *,
+    report: Report = fail,
+    options: ReadOptions = PLAIN,
 ) -> Dataset:
     """Read splits of a dataset in VOC layout.
 
-    root: a devkit, whose splits are written "2007:train" (year:list), or one folder in VOC layout, whose splits are
-        the lists of its ImageSets/Main, written "train"; "all" is every annotation by name where no such list exists.
-    names: the classes in their order. Else the lines of classes.txt or labels.txt in root; else every class of
-        Annotations/ in the order of its first appearance, files taken by name, whatever the split, so that all splits
+    root: a devkit, whose splits are written "2007:train" (year:list); or one folder in VOC layout, whose splits are
+        the lists of its ImageSets/Main ("train") or its own folders; "all" is every annotation by name where no such
+        list exists.
+    names: the classes in their order. Else those of a file of `CLASS_FILES` in root; else every class of the
+        annotations in the order of its first appearance, files taken by name, whatever the split, so that all splits
         agree. Folders called VOC<year> that hold no others have the twenty of `VOC_NAMES`.
     report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
-    An annotation needs only `name` and `bndbox` in each object. A image without objects is normal. A box may stick
-    out of its image by 1 px and is clipped then.
+    An annotation needs only `name` and `bndbox` in each object. An image without objects is normal.
     """
     root = Path(root)
     lists = [_open_split(root, split) for split in as_tuple(splits)]
     if not lists:
-        raise DataError(f"{root}: want at least one split")
-    parsed: dict[Path, _Annotation] = {}
+        raise DataError(f"{root}: expected at least one split")
+    parsed: dict[Path, Annotation] = {}
     order = _find_names(root, [folder for folder, _ in lists], parsed) if names is None else as_tuple(names)
-    index = {name: label for label, name in enumerate(order)}
-    images: dict[Path, list[Path]] = {}  # without suffix -> the files
-    for path in (path for folder in {folder for folder, _ in lists} for path in find_images(folder / "JPEGImages")):
-        images.setdefault(path.with_suffix(""), []).append(path)
-    samples: list[Sample] = []
-    seen: set[Path] = set()
-    for folder, list_file in lists:
-        stems = _read_list(folder, list_file, report)
-        if not stems:
-            report(Problem("empty split", str(list_file), "the split names no image"))
-        for where, stem in stems:
-            path = folder / "Annotations" / f"{stem}.xml"
-            if path in seen:
-                report(Problem("listed twice", where, f"{stem!r} is in the splits already"))
-                continue
-            seen.add(path)
-            if not path.is_file():
-                report(Problem("missing annotation", where, NO_ANNOTATION.format(folder / "Annotations" / stem)))
-                continue
-            annotation = parsed.get(path) or _parse(path, report)
-            image = _find_image(folder / "JPEGImages" / stem, images, annotation, where, report)
-            if annotation is not None and image is not None:
-                sample = build_sample(image, annotation.size, annotation.objects, index, report)
-                samples += [sample] if sample is not None else []
-    return Dataset(samples, order)
+    report_similar(root, order, report)
+    finder = Finder(root, options.allow_outside, report)
+    return assemble(_read_items(lists, parsed, finder, report), order, options, report)
 
 
 def write_voc(
@@ -88,169 +99,199 @@ def write_voc(
 ) -> dict[str, int]:
     """Write a dataset in VOC layout, as the list ImageSets/Main/<split>.txt; count what was written.
 
-    `read_voc` gives integer boxes back exactly, sides within `SNAP` of an integer as that integer, and others to the
-    last bit that "+ 1" leaves; the order of names is kept in classes.txt. A crowd region gets an element `crowd`, which
-    others ignore. root must be new or empty, or `add`.
+    `read_voc` gives integer boxes back exactly, sides within 0.001 of an integer as that integer, and others to the
+    last bit that "+ 1" leaves; the order of names is kept in classes.txt. root must be new or empty, or `add`.
     """
-    root = Path(root)
     prepared = prepare(dataset, split)
     entries: list[Entry] = []
     for sample, name, size in prepared:
-        stem = Path(name).stem
         entries.append((f"JPEGImages/{name}", sample.path))
-        entries.append((f"Annotations/{stem}.xml", annotation_xml(sample, dataset.names, filename=name, size=size)))
+        xml = annotation_xml(sample, dataset.names, filename=name, size=size)
+        entries.append((f"Annotations/{Path(name).stem}.xml", xml))
     entries.append(("classes.txt", "".join(f"{name}\n" for name in dataset.names).encode()))
     stems = "".join(f"{Path(name).stem}\n" for _, name, _ in prepared)
     entries.append((f"ImageSets/Main/{split}.txt", stems.encode()))
-    write_files(root, entries, placing, add)
+    write_files(Path(root), entries, placing, add)
     return {"images": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
+
+
+def find_voc_folders(root: Path) -> dict[str, VocFolder]:
+    """The folders in VOC layout of a dataset, by the prefix of their splits' names: "2007:", "" or "train/"."""
+    root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
+    if (folder := _find_folder(root)) is not None:
+        return {"": folder}
+    years = {f"{place.name[3:]}:": _find_folder(place) for place in sorted(root.glob("VOC*/"))}
+    below = {f"{place.name}/": _find_folder(place) for place in sorted(root.glob("[!.]*/"))}
+    found = years if any(years.values()) else below
+    return {prefix: folder for prefix, folder in found.items() if folder is not None}
 
 
 def list_voc_splits(root: Path) -> list[str]:
     """The lists of a devkit or folder, without those of single classes and without trainval beside train and val."""
-    root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-    plain = (root / "Annotations").is_dir()
     splits = []
-    for folder in [root] if plain else sorted(root.glob("VOC*/")):
-        files = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
-        named = [file.stem for file in files if not re.fullmatch(r"\S+ +-?[01]", read_lines(file)[0])]
+    for prefix, folder in find_voc_folders(root).items():
+        named = []
+        for file in sorted((folder.root / "ImageSets" / "Main").glob("[!.]*.txt")):
+            if not all(map(OF_CLASS.fullmatch, read_lines(file, lenient=True)[:1])):
+                named.append(file.stem)
         named = [stem for stem in named if stem != "trainval" or not {"train", "val"} <= set(named)]
-        splits += [stem if plain else f"{folder.name[3:]}:{stem}" for stem in named or ["all"]]
+        if prefix.endswith("/"):
+            splits += [prefix[:-1]]
+        else:
+            splits += [prefix + stem for stem in named or ["all"]]
     return splits
 
 
-@dataclass(frozen=True, slots=True)
-class _Annotation:
-    filename: str
-    size: tuple[int, int] | None
-    objects: list[Record]
+def list_voc_unpaired(root: Path, splits: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """(file, what) of each annotation without an image, or image without one, that the splits do not name."""
+    lists = [_open_split(root, split) for split in splits]
+    for folder in dict.fromkeys(folder for folder, _ in lists):
+        named = {stem for place, file in lists if place == folder for _, stem in _read_list(place, file, _ignore)}
+        place = folder.images[0]
+        images = {path.relative_to(place).with_suffix("").as_posix(): path for path in find_images(place)}
+        notes = {path.relative_to(folder.notes).with_suffix("").as_posix(): path for path in folder.list_annotations()}
+        for stem in sorted((images.keys() ^ notes.keys()) - named):
+            yield images.get(stem) or notes[stem], "no annotation" if stem in images else "no image"
 
 
-def _open_split(root: Path, split: str) -> tuple[Path, Path]:
-    """The VOC folder and the list file that a split names; of "all", the list file need not exist."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    year, _, name = split.rpartition(":")
-    if leads_out(name) or (year and leads_out(year)):
-        raise DataError(f"{root}: split {split!r} leads out of the folder")
-    if year and (root / "VOCdevkit").is_dir():
-        root = root / "VOCdevkit"
-    folder = root / f"VOC{year}" if year else root
-    if not (folder / "Annotations").is_dir():
-        known = list_voc_splits(root)
-        hint = f"; known are {known}" if known else ""
-        raise DataError(f"{folder}: no folder Annotations (VOC layout) for split {split!r}{hint}")
-    file = folder / "ImageSets" / "Main" / f"{name}.txt"
-    if not file.is_file() and name != "all":
-        known = sorted(path.stem for path in file.parent.glob("*.txt"))
-        raise DataError(f"{file}: no such split; known are {known or 'none'}, and 'all'")
-    return folder, file
+def _ignore(problem: Problem) -> None:
+    pass
 
 
-def _read_list(folder: Path, file: Path, report: Report) -> list[tuple[str, str]]:
-    """(file:line, image's name without suffix) of each line of a split."""
-    if not file.is_file():
-        folder = folder / "Annotations"
-        return [(str(path), path.relative_to(folder).as_posix()[:-4]) for path in sorted(folder.rglob("*.xml"))]
-    stems = []
-    for number, stem in enumerate(read_lines(file), 1):
-        if stem and leads_out(stem):
-            report(Problem("refused path", f"{file}:{number}", f"{stem!r} leads out of the folder"))
-        elif stem:
-            stems.append((f"{file}:{number}", stem))
-    return stems
-
-
-def _find_image(
-    stem: Path, images: dict[Path, list[Path]], annotation: _Annotation | None, where: str, report: Report
-) -> Path | None:
-    found = images.get(stem, [])
-    if len(found) > 1 and annotation is not None:
-        found = [path for path in found if path.name == annotation.filename] or found
-    if len(found) == 1:
-        return found[0]
-    what = f"several images of one name: {[path.name for path in found]}" if found else NO_IMAGE.format(stem)
-    report(Problem("missing image", where, what))
+def _find_folder(root: Path) -> VocFolder | None:
+    for name in NOTES:
+        notes = root / name if name != "." else root
+        depth = "*.xml" if name == "." else "**/*.xml"
+        if notes.is_dir() and next(notes.glob(depth), None) is not None:
+            places = [root / image for image in IMAGES if (root / image).is_dir()]
+            return VocFolder(root, notes, (*places, *([] if places and notes != root else [notes]), root))
+    if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():  # nothing is labeled yet
+        return VocFolder(root, root / "Annotations", (root / "JPEGImages", root))
     return None
 
 
-def _find_names(root: Path, folders: list[Path], parsed: dict[Path, _Annotation]) -> tuple[str, ...]:
+def _open_split(root: Path, split: str) -> tuple[VocFolder, Path | None]:
+    """The VOC folder that a split names, and its list: None for all of its annotations."""
+    if not root.is_dir():
+        raise MissingDataError(f"{root}: no such folder")
+    year, _, name = split.rpartition(":")
+    if leads_out(name) or (year and leads_out(year)):
+        raise DataError(f"{root}: split {split!r} leads out of the folder")
+    folders = find_voc_folders(root)
+    if f"{name}/" in folders and not year:
+        return folders[f"{name}/"], None
+    folder = folders.get(f"{year}:" if year else "")
+    known = list_voc_splits(root)
+    hint = f"; known are {known}" if known else ""
+    hint += ": pass --val '' to train without validation" if split == "val" else ""
+    if folder is None:
+        raise MissingDataError(f"{root}: no folder Annotations (VOC layout) for split {split!r}{hint}")
+    file = folder.root / "ImageSets" / "Main" / f"{name}.txt"
+    if file.is_file():
+        return folder, file
+    if name != "all":
+        raise MissingDataError(f"{file}: no such split{hint or '; known are none'}, and 'all'")
+    return folder, None
+
+
+def _read_list(folder: VocFolder, file: Path | None, report: Report) -> Iterator[tuple[str, str]]:
+    """(file:line, image's name without suffix) of each line of a split."""
+    if file is None:
+        for path in folder.list_annotations():
+            yield str(path), path.relative_to(folder.notes).as_posix()[:-4]
+        return
+    empty = True
+    lines = read_lines(file, lenient=True)
+    of_class = all(
+        OF_CLASS.fullmatch(line) and not (folder.notes / f"{line}.xml").is_file() for line in lines[:9] if line
+    )
+    for number, line in enumerate(lines, 1):
+        stem, flag = match.groups() if of_class and (match := OF_CLASS.fullmatch(line)) else (line, "1")
+        if stem and leads_out(stem):
+            report(Problem("refused path", f"{file}:{number}", f"{stem!r} leads out of the folder"))
+        elif stem and flag != "-1":
+            empty = False
+            yield f"{file}:{number}", stem
+    if empty:
+        report(Problem("empty split", str(file), "the split names no image"))
+
+
+def _read_items(
+    lists: Sequence[tuple[VocFolder, Path | None]], parsed: dict[Path, Annotation], finder: Finder, report: Report
+) -> Iterator[Item]:
+    """Each image of the splits with its annotation."""
+
+    @cache
+    def images_below(place: Path) -> dict[str, list[str]]:
+        """Path without suffix -> the files."""
+        images: dict[str, list[str]] = {}
+        for path in find_images(place, report):
+            text = str(path)
+            images.setdefault(text[: -len(path.suffix)], []).append(text)
+        return images
+
+    for folder, file in lists:
+        for where, stem in _read_list(folder, file, report):
+            path = folder.notes / f"{stem}.xml"
+            if not path.is_file():
+                other = finder.find(f"{stem}.xml", [folder.notes], where) or finder.find(
+                    str(Path(stem).with_suffix(".xml")), [folder.notes], where
+                )
+                if other is None:
+                    report(Problem("missing annotation", where, f"no annotation {path}"))
+                    continue
+                path, stem = other, other.relative_to(folder.notes).as_posix()[:-4]
+            annotation = parsed.get(path) or parse_annotation(path, report)
+            if annotation is None:
+                continue
+            found: list[str] = []
+            for place in folder.images:
+                if found := images_below(place).get(str(place / stem), []):
+                    break
+            if len(found) > 1:
+                found = [one for one in found if Path(one).name == annotation.filename] or found
+            if len(found) > 1:
+                names = [Path(one).name for one in found]
+                report(Problem("missing image", where, f"several images of one name: {names}"))
+                continue
+            image = Path(found[0]) if found else _find_named(stem, annotation, folder, finder, where)
+            yield Item(where, image, annotation.size, annotation.objects)
+
+
+def _find_named(stem: str, annotation: Annotation, folder: VocFolder, finder: Finder, where: str) -> Path:
+    """The image that an annotation names, where none is called like it; else the path that such a one would have."""
+    beside = Path(stem).parent / annotation.filename
+    for name in (str(beside), f"{stem}{Path(annotation.filename).suffix}") if annotation.filename else ():
+        if (image := finder.find(name, folder.images, where)) is not None:
+            return image
+    return folder.images[0] / f"{stem}.jpg"
+
+
+def _find_names(root: Path, folders: Sequence[VocFolder], parsed: dict[Path, Annotation]) -> tuple[str, ...]:
     """The classes of the dataset; annotations that had to be read for it are left in `parsed`."""
-    for file in (root / "classes.txt", root / "labels.txt"):
-        if file.is_file():
-            names = tuple(filter(None, read_lines(file)))
-            if not names:
-                raise DataError(f"{file}: want one class a line, it is empty")
+    for place in dict.fromkeys([root, *(folder.root for folder in folders)]):
+        for file in (place / name for name in CLASS_FILES if (place / name).is_file()):
+            if not (names := _read_names(file)):
+                raise DataError(f"{file}: expected one class a line, it is empty")
             return names
-    found: dict[str, None] = {}
-    for path in (path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").rglob("*.xml"))):
+    everywhere = find_voc_folders(root)
+    if all(prefix.endswith("/") for prefix in everywhere):  # one folder for each split
+        folders = list(everywhere.values()) or folders
+    classes: dict[str, None] = {}
+    for path in (path for folder in dict.fromkeys(folders) for path in folder.list_annotations()):
         problems: list[Problem] = []
-        annotation = _parse(path, problems.append)
-        found |= dict.fromkeys(one.name for one in (annotation.objects if annotation else []))
+        annotation = parse_annotation(path, problems.append)
+        classes |= dict.fromkeys(one.name for one in (annotation.objects if annotation else []))
         if annotation is not None and not problems:
             parsed[path] = annotation
-    twenty = all(re.fullmatch(r"VOC\d{4}", folder.resolve().name) for folder in folders)
-    return VOC_NAMES if twenty and found.keys() <= set(VOC_NAMES) else tuple(found)
+    twenty = all(re.fullmatch(r"VOC\d{4}", folder.root.resolve().name) for folder in folders)
+    return VOC_NAMES if twenty and classes.keys() <= set(VOC_NAMES) else tuple(classes)
 
 
-def _parse(path: Path, report: Report) -> _Annotation | None:
-    """An annotation as its file has it; None where it cannot be used at all."""
-    content = path.read_bytes()
-    try:
-        tree = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as error:
-        cause = "DOCTYPE and ENTITY are refused" if isinstance(error, DefusedXmlException) else f"broken XML: {error}"
-        report(Problem("broken annotation", str(path), cause))
-        return None
-    if tree.tag != "annotation":
-        report(Problem("broken annotation", str(path), f"want the element annotation, got {tree.tag!r:.50}"))
-        return None
-    filename = (tree.findtext("filename") or "").strip()
-    if filename and leads_out(filename):
-        report(Problem("refused path", str(path), f"filename {filename!r} leads out of the folder"))
-        return None
-    objects, elements = [], tree.findall("object")
-    lines = [content.count(b"\n", 0, found.start()) + 1 for found in re.finditer(rb"<object[\s>]", content)]
-    known = len(lines) == len(elements)  # not in UTF-16, nor with an object in a comment
-    for number, element in enumerate(elements, 1):
-        where = f"{path}:{lines[number - 1]}: object {number}" if known else f"{path}: object {number}"
-        try:
-            objects.append(_parse_object(element, where))
-        except ValueError as error:
-            report(Problem("broken annotation", where, str(error)))
-    return _Annotation(filename.replace("\\", "/").rpartition("/")[2], _parse_size(tree), objects)
-
-
-def _parse_size(tree: Element) -> tuple[int, int] | None:
-    """(height, width); None where it is missing, unreadable or zero, as some tools write it."""
-    try:
-        height, width = (int(tree.findtext(f"size/{name}") or 0) for name in ("height", "width"))
-    except ValueError:
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _parse_object(element: Element, where: str) -> Record:
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise ValueError("want a name, there is none")
-    corners = []
-    for side in SIDES:
-        text = element.findtext(f"bndbox/{side}")
-        try:
-            corners.append(float(text or ""))
-        except ValueError:
-            raise ValueError(f"bndbox/{side}: want a number, got {text!r}") from None
-    flags = []
-    for flag in ("difficult", "crowd"):
-        text = (element.findtext(flag) or "0").strip()
-        if text not in ("0", "1"):
-            raise ValueError(f"{flag}: want 0 or 1, got {text!r}")
-        flags.append(text == "1")
-    left, top, right, bottom = corners
-    lost = [LOST[tag] for tag in LOST for found in element.findall(tag) if _says_something(found)]
-    return Record(where, name, (left - 1, top - 1, right, bottom), corners, flags[0], flags[1], lost)
-
-
-def _says_something(element: Element) -> bool:
-    return len(element) > 0 or (element.text or "").strip().casefold() not in ("", "0", "unspecified")
+def _read_names(file: Path) -> tuple[str, ...]:
+    if file.suffix == ".pbtxt":
+        return tuple(re.findall(r"name:\s*['\"](.*?)['\"]", read_text(file)))
+    lines = [line for line in read_lines(file) if line and not line.startswith("#")]
+    if file.name == "labelmap.txt":
+        lines = [name for name in (line.split(":")[0] for line in lines) if name != "background"]
+    return tuple(lines)

@@ -1,9 +1,11 @@
-"""YOLO: data.yaml, images/ and labels/*.txt with lines "class cx cy width height" in parts of the image's sides.
+"""YOLO: label files with lines "class cx cy width height" in fractions of the image's sides, read and written.
 
-A label file's path is its image's with the last folder `images` called `labels`; without one the image is empty.
+A label file's path is its image's with the last folder `images` called `labels`, or it lies beside the image; without
+one the image is empty. `yolo_layout` reads where a dataset states its classes and splits.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +13,69 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ..errors import AnnotationError, DataError, ImageError
-from ..images import read_size
+from ..errors import DataError, MissingDataError
+from ..files import is_companion
 from ..text import as_tuple, plural
-from .files import Entry, Placing, find_images, prepare, read_lines, read_text, write_files
+from .files import Finder, find_images, read_lines, read_text
 from .problems import Problem, Report, fail
-from .records import Record, build_sample
-from .sample import Dataset, Sample
+from .records import PLAIN, Item, ReadOptions, Record, assemble, report_similar
+from .sample import Dataset
+from .writing import Entry, Placing, prepare, write_files
+from .yolo_layout import SPLITS, YOLO_FILES, Layout, read_layout
 
-__all__ = ["YOLO_FILES", "label_lines", "list_label_files", "list_yolo_splits", "read_yolo", "write_yolo"]
-
-YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
-"""How the file that describes a dataset is called, in this order."""
-
-SPLITS = ("train", "val", "test")
-"""Keys that are splits even if they lead nowhere; others may say anything."""
+__all__ = ["label_lines", "list_yolo_splits", "list_yolo_unpaired", "read_yolo", "write_yolo"]
 
 DIGITS = 8
-"""Of a part of a side: 1e-4 px in a image of 10,000 px."""
+"""Of a fraction of a side: 1e-4 px in an image of 10,000 px."""
 
 
 def read_yolo(
-    root: str | Path, splits: Sequence[str], names: Sequence[str] | None = None, *, report: Report = fail
+    root: str | Path,
+    splits: Sequence[str],
+    names: Sequence[str] | None = None,
+    *,
+    report: Report = fail,
+    options: ReadOptions = PLAIN,
 ) -> Dataset:
     """Read splits of a YOLO dataset.
 
-    root: the YAML file, or the folder that holds it as data.yaml. Its `names` are a list, or numbers with names (taken
-        by number, gaps allowed); `path` is the folder that the splits count from, else the file's own.
+    root: the file that describes it (data.yaml, obj.data), or the folder that holds it. Its `names` are a list, or
+        numbers with names (taken by number, gaps allowed); `path` is the folder that the splits count from, else the
+        file's own. Without such a file, classes.txt has one class a line, and folders are the splits.
     splits: keys such as "train" and "val", each a folder, a list of images (.txt), or several of these.
-    names: the classes in their order; else the file's.
+    names: the classes in their order; else the dataset's.
     report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
 
-    The header of each image with objects is read for its size. A box may stick out by 1 px and is clipped then.
+    The header of each image with objects is read for its size. Of a polygon or keypoints the box is read, of a sixth
+    column (a track or a confidence) nothing.
     """
-    file, top, described = _open(Path(root))
-    classes = _read_names(file, described)
-    order = tuple(classes.values()) if names is None else as_tuple(names)
-    index = {name: label for label, name in enumerate(order)}
+    layout = read_layout(Path(root))
+    order = tuple(layout.names.values()) if names is None else as_tuple(names)
+    report_similar(layout.file, tuple(layout.names.values()), report)
     if not splits:
-        raise DataError(f"{file}: want at least one split, such as train: images/train")
-    samples: dict[Path, Sample] = {}
-    for split in as_tuple(splits):
-        images = _list_images(file, top, described, split, report)
-        if not images:
-            report(Problem("empty split", f"{file}: {split}", "the split has no image"))
-        label_files = [_find_label_file(path, top) for _, path in images]
-        bare = [path for path in label_files if not path.is_file()]
-        if bare:
-            what = f"{plural(len(bare), 'image')} of {len(images)} without label file, such as {bare[0]}"
-            kind = "missing annotation" if len(bare) == len(images) else "no label file"
-            report(Problem(kind, f"{file}: {split}", what))
-        for (where, path), label_file in zip(images, label_files, strict=True):
-            if path in samples:
-                report(Problem("listed twice", where, f"{path} is in the splits already"))
-            elif not path.is_file():
-                report(Problem("missing image", where, f"no image {path}"))
-            else:
-                sample = _read_sample(path, label_file, classes, index, report)
-                samples |= {path: sample} if sample is not None else {}
-    return Dataset(list(samples.values()), order)
+        raise DataError(f"{layout.file}: expected at least one split, such as train: images/train")
+    finder = Finder(layout.root, options.allow_outside, report)
+    splits = as_tuple(splits)
+
+    def items() -> Iterator[Item]:
+        for split in splits:
+            images = _list_images(layout, split, finder, report)
+            if not images:
+                report(Problem("empty split", f"{layout.file}: {split}", "the split has no image"))
+            bare: list[Path] = []
+            for where, path in images:
+                file = _find_label_file(path, layout, finder)
+                if file is None:
+                    bare.append(path)
+                records = _read_labels(file, layout, report) if file is not None else []
+                if records is not None:
+                    yield Item(where, path, None, records, fractions=True)
+            if bare:
+                what = f"{plural(len(bare), 'image')} of {len(images)} without label file, such as {bare[0]}"
+                kind = "missing annotation" if len(bare) == len(images) else "no label file"
+                report(Problem(kind, f"{layout.file}: {split}", what, "refused" if kind[0] == "m" else ""))
+
+    return assemble(items(), order, options, report)
 
 
 def write_yolo(
@@ -77,17 +83,17 @@ def write_yolo(
 ) -> dict[str, int]:
     """Write a dataset as images/<split>/, labels/<split>/ and its lines in data.yaml; count what was written and lost.
 
-    The format knows neither difficult objects nor crowds: the former become objects like others, the latter are left
+    The format has neither difficult objects nor crowds: the former become objects like others, the latter are left
     out, and both are counted. root must be new or empty, or `add`.
     """
     root, index_file = Path(root), YOLO_FILES[0]
     prepared = prepare(dataset, split, real_size=True)
     described: dict[str, Any] = {split: f"images/{split}"}
     if add and (root / index_file).exists():
-        file, _, present = _open(root / index_file)
-        if tuple(_read_names(file, present).values()) != dataset.names:
-            raise DataError(f"{file}: names: want those of the new split, {list(dataset.names)}")
-        described = {**present, **described}
+        present = read_layout(root / index_file)
+        if tuple(present.names.values()) != dataset.names:
+            raise DataError(f"{present.file}: names: expected those of the new split, {list(dataset.names)}")
+        described = yaml.safe_load(read_text(present.file)) | described
     described |= {"names": dict(enumerate(dataset.names))}
     entries: list[Entry] = []
     for sample, name, (height, width) in prepared:
@@ -121,143 +127,126 @@ def label_lines(
     return "".join(f"{label} {' '.join(f'{part:.{DIGITS}f}' for part in row)}\n" for label, row in lines)
 
 
-def _open(root: Path) -> tuple[Path, Path, Mapping[str, Any]]:
-    """The YAML file of a dataset, the folder that its splits count from, and what it says."""
-    file = root
-    if root.suffix not in (".yaml", ".yml"):
-        file = next((root / name for name in YOLO_FILES if (root / name).is_file()), root / YOLO_FILES[0])
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    try:
-        described = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise AnnotationError(f"{file}: broken YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(described, dict):
-        raise AnnotationError(f"{file}: want keys and values, got {type(described).__name__}")
-    top = file.parent / str(described.get("path") or "")
-    return file, top if top.is_dir() else file.parent, described
-
-
 def list_yolo_splits(root: Path) -> list[str]:
-    """The keys of a dataset's YAML file that lead to images, or should."""
-    _, top, described = _open(root)
-    sources = {key: value if isinstance(value, list) else [value] for key, value in described.items() if value}
+    """The keys of a dataset's description that lead to images, or should."""
+    layout = read_layout(root)
+    finder = Finder(layout.root, False, lambda problem: None)
     return [
         key
-        for key in sources
-        if key in SPLITS or (key != "path" and any(_locate(top, source) for source in sources[key]))
+        for key, sources in layout.sources.items()
+        if key in SPLITS or any(_find_source(layout, finder, source, str(layout.file)) for source in sources)
     ]
 
 
-def list_label_files(root: Path, splits: Sequence[str]) -> set[Path]:
-    """Where the labels of all images that splits name would stand."""
-    file, top, described = _open(root)
-    found = (_list_images(file, top, described, split, lambda problem: None) for split in splits)
-    return {_find_label_file(path, top) for images in found for _, path in images}
+def list_yolo_unpaired(root: Path, splits: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """(file, what) of each label file, in the folders that the splits use, that has no image of the splits."""
+    layout = read_layout(root)
+    finder = Finder(layout.root, True, lambda problem: None)
+    images = (path for split in splits for _, path in _list_images(layout, split, finder, lambda problem: None))
+    used = {file for path in images if (file := _find_label_file(path, layout, finder)) is not None}
+    for folder in sorted({path.parent for path in used}):
+        for path in sorted(folder.glob("*.txt")):
+            if path not in used and path.name != "classes.txt" and not is_companion(path.name):
+                yield path, "no image of the splits"
 
 
-def _find_label_file(image: Path, top: Path) -> Path:
-    """Where the labels of a image stand."""
-    folders = list(image.parent.parts)
-    inside = len(top.parts) if image.is_relative_to(top) else 0
-    places = [place for place, folder in enumerate(folders) if folder == "images" and place >= inside]
-    if places:
-        folders[places[-1]] = "labels"
-    return Path(*folders, f"{image.stem}.txt")
+def _find_source(layout: Layout, finder: Finder, source: str, where: str) -> Path | None:
+    """The folder or list of images that a description names."""
+
+    def test(path: str) -> bool:
+        return os.path.isdir(path) or (path.endswith(".txt") and os.path.isfile(path))
+
+    if not finder.is_inside(str(layout.top)) and (path := layout.root / source).exists() and test(str(path)):
+        return path  # `path:` is of another machine
+    return finder.find(source, dict.fromkeys([layout.top, layout.root]), where, test=test)  # type: ignore[arg-type]
 
 
-def _read_names(file: Path, described: Mapping[str, Any]) -> dict[int, str]:
-    """Class number -> name, by number."""
-    names = described.get("names")
-    pairs = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(pairs, dict) or not pairs:
-        raise AnnotationError(f"{file}: names: want a list, or numbers with names, got {names!r:.80}")
-    classes: dict[int, str] = {}
-    for number, name in pairs.items():
-        if type(number) is not int or number < 0:
-            raise AnnotationError(f"{file}: names: want numbers from 0, got {number!r}")
-        if type(name) not in (str, int) or str(name) in classes.values():
-            raise AnnotationError(
-                f"{file}: names[{number}]: want text, each once (in quotes where needed), got {name!r}"
-            )
-        classes[number] = str(name)
-    if "nc" in described and described["nc"] != len(classes):
-        raise AnnotationError(f"{file}: nc is {described['nc']!r}, but names has {len(classes)}")
-    return dict(sorted(classes.items()))
-
-
-def _list_images(
-    file: Path, top: Path, described: Mapping[str, Any], split: str, report: Report
-) -> list[tuple[str, Path]]:
+def _list_images(layout: Layout, split: str, finder: Finder, report: Report) -> list[tuple[str, Path]]:
     """(where it is named, path) of each image of a split."""
-    value = described.get(split)
-    sources: list[Any] = value if isinstance(value, list) else [value]
-    if not all(isinstance(source, str) for source in sources):
-        known = [
-            key for key, other in described.items() if isinstance(other, str | list) and key not in ("path", "names")
-        ]
-        raise DataError(f"{file}: {split}: want the path of a folder or list, got {value!r}; known are {known}")
+    file = layout.file
+    if split not in layout.sources:
+        known = f"; known are {list(layout.sources)}"
+        hint = ": pass --val '' to train without validation" if split == "val" else ""
+        raise DataError(f"{file}: {split}: expected the path of a folder or list, got None{known}{hint}")
     images: list[tuple[str, Path]] = []
-    for source in sources:
-        path = _locate(top, source)
+    for source in layout.sources[split]:
+        path = _find_source(layout, finder, source, f"{file}: {split}")
         if path is None:
-            raise DataError(f"{file}: {split}: no such folder or list {top / source}")
+            hint = ": pass --val '' to train without validation" if split == "val" else ""
+            raise MissingDataError(f"{file}: {split}: no such folder or list {layout.top / source}{hint}")
         if path.is_dir():
-            images += [(str(image), image) for image in find_images(path)]
-        else:
-            for number, line in enumerate(read_lines(path), 1):
-                where = f"{path}:{number}"
-                if ".." in line.replace("\\", "/").split("/"):
-                    report(Problem("refused path", where, f"{line!r} leads out of the folder"))
-                elif line:
-                    images.append((where, path.parent / line))
+            images += [(str(image), image) for image in find_images(path, report)]
+            continue
+        folders = list(dict.fromkeys([path.parent, layout.top, layout.root]))
+        for number, line in enumerate(read_lines(path, lenient=True), 1):
+            where = f"{path}:{number}"
+            image = finder.find(line, folders, where) if line else None
+            if image is not None:
+                images.append((where, Path(os.path.normpath(image))))
+            elif ".." in line.replace("\\", "/").split("/"):
+                report(Problem("refused path", where, f"{line!r} leads out of the folder"))
+            elif line:
+                images.append((where, path.parent / line))
     return images
 
 
-def _locate(top: Path, source: object) -> Path | None:
-    """The folder or list of images that a YAML file names; some exporters write ../ for the file's own folder."""
-    if not isinstance(source, str) or not source:
-        return None
-    tried = [top / source, *([top / source[3:]] if source.startswith("../") else [])]
-    return next((path for path in tried if path.is_dir() or (path.is_file() and path.suffix == ".txt")), None)
+def _find_label_file(image: Path, layout: Layout, finder: Finder) -> Path | None:
+    """The file of an image's labels: in the folder labels for the last one called images, or beside the image."""
+    parts = image.parent.parts
+    inside = len(layout.top.parts) if image.is_relative_to(layout.top) else 0
+    places = [place for place, part in enumerate(parts) if part.casefold() == "images" and place >= inside]
+    tried = [image.parent]
+    if places:
+        changed = ("labels", "Labels") if parts[places[-1]] != "images" else ("labels",)
+        tried[:0] = [Path(*parts[: places[-1]], one, *parts[places[-1] + 1 :]) for one in changed]
+    for folder in tried:
+        for name in (f"{image.stem}.txt", f"{image.name}.txt"):
+            path = os.path.join(folder, name)
+            if (found := path if os.path.isfile(path) else finder.spelled(path)) is not None:
+                return Path(found)
+    return None
 
 
-def _read_sample(
-    image: Path, file: Path, classes: Mapping[int, str], index: Mapping[str, int], report: Report
-) -> Sample | None:
-    if not file.is_file():
-        return Sample(image)
+def _read_labels(file: Path, layout: Layout, report: Report) -> list[Record] | None:
     try:
-        lines = [(f"{file}:{number}", line) for number, line in enumerate(read_lines(file), 1) if line]
-        height, width = read_size(image) if lines else (1, 1)
-    except ImageError as error:
-        report(Problem("broken image", str(image), str(error).removeprefix(f"{image}: ")))
-        return None
+        lines = read_lines(file)
     except DataError as error:
         report(Problem("broken annotation", str(file), str(error).removeprefix(f"{file}: ")))
         return None
     records = []
-    for where, line in lines:
-        words = line.split()
-        try:
-            number, x, y, across, down = map(float, words)
-        except ValueError:
-            what = f"want five numbers, class cx cy width height, got {len(words)}: {line!r:.80}"
-            report(Problem("broken annotation", where, what))
-            continue
-        if number not in classes:
-            report(
-                Problem(
-                    "unknown class", where, f"class {words[0]}: want one of 0 to {max(classes)}, as data.yaml names"
-                )
-            )
-            continue
-        box = (
-            (x - across / 2) * width,
-            (y - down / 2) * height,
-            (x + across / 2) * width,
-            (y + down / 2) * height,
-        )
-        hint = ": want parts of the sides, 0 to 1; are these pixels?" if max(x, y, across, down) > 2 else ""
-        records.append(Record(where, classes[int(number)], box, words[1:], hint=hint))
-    return build_sample(image, (height, width) if records else None, records, index, report)
+    for row, line in enumerate(lines, 1):
+        if words := line.split():
+            where = f"{file}:{row}"
+            try:
+                number, *sides = map(float, words)
+            except ValueError:
+                sides = []
+            if (given := _box_of(sides, words, layout.keypoints, where, report)) is None:
+                what = f"expected five numbers, class cx cy width height, got {len(words)}: {line!r:.80}"
+                report(Problem("broken annotation", where, what))
+                continue
+            x, y, across, down = given
+            if number not in layout.names:
+                what = f"class {words[0]}: expected one of 0 to {max(layout.names)}, as {layout.file.name} names them"
+                report(Problem("unknown class", where, what))
+                continue
+            hint = ": expected fractions of the sides, 0 to 1; are these pixels?" if max(map(abs, sides)) > 2 else ""
+            box = (x - across / 2, y - down / 2, x + across / 2, y + down / 2)
+            lost = ["keypoints"] if layout.keypoints and len(sides) > 4 else []
+            records.append(Record(where, layout.names[int(number)], box, words[1:], hint=hint, lost=lost))
+    return records
+
+
+def _box_of(sides: list[float], words: list[str], keypoints: int, where: str, report: Report) -> list[float] | None:
+    """cx, cy, width and height of a line's numbers after the class; None where it has none."""
+    if len(sides) == 4 or (keypoints and len(sides) == 4 + keypoints):
+        return sides[:4]
+    if len(sides) == 5:
+        kind = "confidence" if 0 <= sides[4] <= 1 and not words[5].isdecimal() else "track"
+        report(Problem("extra column", where, f"the sixth column, {words[5]}, is not read: a {kind}?"))
+        return sides[:4]
+    if len(sides) >= 6 and len(sides) % 2 == 0:
+        report(Problem("box of a polygon", where, f"the box of {plural(len(sides) // 2, 'point')} is read"))
+        left, top, right, bottom = min(sides[::2]), min(sides[1::2]), max(sides[::2]), max(sides[1::2])
+        return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    return None

@@ -1,7 +1,7 @@
-"""What is wrong with a dataset, all of it, and what is in it: the look before a training.
+"""Validate a dataset and summarize its contents before training.
 
-Readers report their problems here instead of raising; every image is decoded, so that broken ones, sizes that
-contradict the annotation, and images that come again, in their split or in another, are found.
+Every problem that the readers report is listed, and every image is decoded: broken images, sizes that contradict the
+annotation, and images that are repeated, in their split or in another, are found as well.
 """
 
 import hashlib
@@ -9,18 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.files import find_images
 from ..data.formats import find_splits, keep_classes, read_dataset, recognize
 from ..data.problems import NOTES, Problem
+from ..data.records import PLAIN, ReadOptions, describe_mismatch
 from ..data.sample import Dataset, Sample
-from ..data.voc import NO_ANNOTATION, NO_IMAGE
-from ..data.yolo import list_label_files
+from ..data.voc import list_voc_unpaired
+from ..data.yolo import list_yolo_unpaired
 from ..errors import CenterdetError, DataError, ImageError
 from ..images import load
 from ..text import as_tuple, plural
@@ -31,13 +32,14 @@ NEAR = 20
 """Bits of 256 below or at which two images count as near-duplicates. Among 6 million pairs of different photographs
 none had fewer than 27, alike skies; strong compression, half the size or another brightness change 2 to 8."""
 
+UNPAIRED = {"voc": list_voc_unpaired, "yolo": list_yolo_unpaired}
+
 SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check` found: every problem, and by split statistics and the samples whose images can be decoded, with
-    their true sizes."""
+    """Every problem of a dataset; by split, statistics and the samples whose images can be decoded, with their size."""
 
     problems: tuple[Problem, ...]
     statistics: dict[str, dict[str, Any]]
@@ -45,21 +47,23 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no problem but notes."""
+        """Whether there are no problems but notes."""
         return all(problem.kind in NOTES for problem in self.problems)
 
     def count(self) -> dict[str, int]:
-        """How many problems there are of each kind, most first."""
+        """Kind -> number of problems, the largest first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Everything, as plain values for JSON."""
         problems = [asdict(problem) for problem in self.problems]
         return {"ok": self.ok, "count": self.count(), "problems": problems, "statistics": self.statistics}
 
-    def lines(self, limit: int = 10, *, statistics: bool = True) -> list[str]:
-        """The report as lines of text, at most `limit` problems of each kind."""
-        lines = self._statistics_lines() if statistics and self.statistics else []
+    def lines(
+        self, limit: int = 10, *, statistics: bool = True, remarks: Mapping[str, str] = MappingProxyType({})
+    ) -> list[str]:
+        """The report as lines of text, at most `limit` problems of each kind; remarks: a line more for a split."""
+        lines = self._statistics_lines(remarks) if statistics and self.statistics else []
         for kind, number in self.count().items():
             rows = [problem for problem in self.problems if problem.kind == kind]
             lines.append(f"{'note' if kind in NOTES else 'ERROR'}: {kind}: {number}")
@@ -68,7 +72,7 @@ class CheckReport:
         notes = sum(problem.kind in NOTES for problem in self.problems)
         return [*lines, f"{plural(len(self.problems) - notes, 'error')}, {plural(notes, 'note')}"]
 
-    def _statistics_lines(self) -> list[str]:
+    def _statistics_lines(self, remarks: Mapping[str, str]) -> list[str]:
         lines = []
         for split, found in self.statistics.items():
             lines.append(
@@ -79,13 +83,7 @@ class CheckReport:
                 low, middle, high = found[what]
                 lines.append(f"  {what}: {low:.5g} to {high:.5g} px, median {middle:.5g}")
             lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in found["box sizes"].items()))
-            if ceiling := found.get("ceiling"):  # of `measure_ceiling`
-                reached = "-" if ceiling["voc-area"] is None else f"{100 * ceiling['voc-area']:.1f}"
-                lines.append(
-                    f"  ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of "
-                    f"{plural(ceiling['objects'], 'object')} {ceiling['without own cell']} in another's cell, "
-                    f"{ceiling['lost']} lost"
-                )
+            lines += [f"  {remarks[split]}"] if split in remarks else []
         names = dict.fromkeys(name for found in self.statistics.values() for name in found["classes"])
         width = max(map(len, [*names, "objects"]))
         lines.append("  ".join(["objects".ljust(width), *(split.rjust(10) for split in self.statistics)]))
@@ -104,12 +102,13 @@ def check(
     *,
     names: Sequence[str] | None = None,
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+    options: ReadOptions = PLAIN,
 ) -> CheckReport:
     """Look for everything that is wrong with a dataset; goes on after each problem.
 
     splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
     names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
-    progress: gets the samples of a split and gives them out one by one, to show how far the decoding is.
+    progress: gets the samples of a split and yields them, to show how far the decoding is. options: of the reading.
     """
     form = recognize(root)
     if splits is None:
@@ -123,7 +122,9 @@ def check(
     for split, sources in splits.items():
         own = next((data.names for data in sets.values()), None)
         try:
-            sets[split] = read_dataset(root, sources, names=None if names else own, report=problems.append)
+            sets[split] = read_dataset(
+                root, sources, names=None if names else own, report=problems.append, options=options
+            )
             read += as_tuple(sources)
         except CenterdetError as error:
             problems.append(Problem("unreadable split", split, str(error)))
@@ -148,19 +149,21 @@ def check(
             hashes[split][sample.path] = hash_image(image)
             first = firsts.setdefault(_digest(image), sample.path)
             if first != sample.path:
-                problems.append(Problem("repeated image", str(sample.path), f"has the very pixels of {first}"))
-            sizes.append(image.shape[:2])
-            whole.append(replace(sample, size=image.shape[:2]))
-            problems += _check_size(sample, image.shape[:2])
+                problems.append(Problem("repeated image", str(sample.path), f"is identical to {first}"))
+            size = image.shape[0], image.shape[1]
+            sizes.append(size)
+            whole.append(replace(sample, size=size))
+            if sample.size is not None and sample.size != size:
+                kind, what = describe_mismatch(sample.size, size)
+                problems.append(Problem(kind, str(sample.path), what))
         statistics[split] = _describe(data, sizes)
         decoded[split] = Dataset(whole, data.names)
-    told = {problem.what for problem in problems}
-    images = [sample.path for data in sets.values() for sample in data.samples]
-    problems += [one for one in _find_unpaired(form, Path(root), images, read) if one.what not in told]
+    if read and form in UNPAIRED:
+        problems += [Problem("unpaired file", str(path), what) for path, what in UNPAIRED[form](Path(root), read)]
     for number, one in enumerate(hashes):
         for other in list(hashes)[number + 1 :]:
             problems += _find_alike(hashes[one], hashes[other], other)
-    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share a image
+    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share an image
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -175,16 +178,6 @@ def _digest(image: NDArray[np.uint8]) -> bytes:
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
-
-
-def _check_size(sample: Sample, size: tuple[int, ...]) -> list[Problem]:
-    if sample.size is None or sample.size == size:
-        return []
-    (height, width), (stated_height, stated_width) = size, sample.size
-    what = f"the annotation says {stated_width} x {stated_height} px, the upright image has {width} x {height}"
-    transposed = (stated_height, stated_width) == (width, height)
-    what += ": are the boxes those of the image before its EXIF rotation?" if transposed else ""
-    return [Problem("transposed size" if transposed else "wrong size", str(sample.path), what)]
 
 
 def _describe(dataset: Dataset, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
@@ -223,28 +216,6 @@ def _describe(dataset: Dataset, sizes: Sequence[tuple[int, ...]]) -> dict[str, A
 
 def _range(values: NDArray[np.float64]) -> list[float]:
     return [float(value) for value in np.quantile(values, [0, 0.5, 1])] if len(values) else [0.0, 0.0, 0.0]
-
-
-def _find_unpaired(form: str, root: Path, images: Sequence[Path], splits: Sequence[str]) -> list[Problem]:
-    """Annotation files without a image, and of VOC images without an annotation, in the folders that are used.
-
-    They are told in the words of `read_voc` where a split names one of the pair.
-    """
-    problems = []
-    if form == "voc":
-        for folder in dict.fromkeys(place for path in images for place in path.parents if place.name == "JPEGImages"):
-            notes = folder.parent / "Annotations"
-            seen = {path.relative_to(folder).with_suffix(""): path for path in find_images(folder)}
-            told = {path.relative_to(notes).with_suffix(""): path for path in sorted(notes.rglob("*.xml"))}
-            alone = [(path, NO_ANNOTATION.format(notes / stem)) for stem, path in seen.items() if stem not in told]
-            alone += [(path, NO_IMAGE.format(folder / stem)) for stem, path in told.items() if stem not in seen]
-            problems += [Problem("unpaired file", str(path), what) for path, what in alone]
-    if form == "yolo":
-        wanted = list_label_files(root, splits)
-        for folder in sorted({path.parent for path in wanted}):
-            texts = (path for path in sorted(folder.glob("*.txt")) if path not in wanted and path.name != "classes.txt")
-            problems += [Problem("unpaired file", str(path), "no image of the splits") for path in texts]
-    return problems
 
 
 def _find_alike(

@@ -1,4 +1,4 @@
-"""A contact sheet of augmented training images: what the network is shown, and what it should say of it."""
+"""A contact sheet of augmented training images, with the boxes and heatmaps that the network is trained on."""
 
 from dataclasses import replace
 
@@ -17,18 +17,19 @@ from ..training.mixture import mix
 
 __all__ = ["draw_sheet"]
 
-COLUMNS, TILE, GAP, HEAD = 4, 400, 12, 64  # px but for the columns
+COLUMNS = 4
+TILE, GAP, HEAD = 400, 12, 64  # px
 HEAT = 0.75  # opacity of a heatmap's peak
-INK, GRAY = (40, 40, 40), (200, 200, 200)  # of words, and of objects that are neither trained on nor background
+INK, GRAY = (40, 40, 40), (200, 200, 200)  # of text, and of objects that are neither trained on nor background
 
 
 def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArray[np.uint8]:
-    """The first `count` images that a training draws, at its last input size, with boxes and class heatmaps.
+    """The first `count` images that training draws, at its last input size, with boxes and class heatmaps.
 
-    They come from the training's own loader and codec, by the config's seed; each is scaled to one size.
+    They come from training's loader and codec with the config's seed; each is scaled to one size.
     """
     if not len(dataset):
-        raise DataError("contact sheet: want a image that can be read, there is none")
+        raise DataError("contact sheet: expected at least one readable image, got none")
     size, stride = config.sizes[-1], config.stride
     mixture = mix([dataset], balance=config.balance)
     images = training_images(mixture, replace(config, cache_images=False))
@@ -63,7 +64,7 @@ def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArra
 
 
 def _heat(image: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A image (S, S, 3) as a tile, under its heatmap (C, G, G) in the classes' colors."""
+    """An image (S, S, 3) as a tile, under its heatmap (C, G, G) in the classes' colors."""
     tile = cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     for label in np.flatnonzero(heatmap.any((1, 2))).tolist():
         cells = cv2.resize(heatmap[label], (TILE, TILE), interpolation=cv2.INTER_NEAREST)[..., None] * HEAT
