@@ -101,7 +101,7 @@ class PyTorchRuntime(Runtime):
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Runtime`."""
         with torch.inference_mode(), _limit(self.threads):
-            boxes, scores, labels = self.graph(torch.from_numpy(images).to(self.device))
+            boxes, scores, labels = self.graph(torch.tensor(images, device=self.device))
             return boxes.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy()
 
 
