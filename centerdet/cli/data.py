@@ -69,7 +69,7 @@ def check(
     from ..inspection.contact_sheet import draw_sheet
 
     try:
-        config = TrainConfig(str(data), "", sizes=(size,), stride=stride)
+        config = TrainConfig((str(data),), "", sizes=(size,), stride=stride)
         if sheet:
             file_format(sheet)
     except ConfigError as error:
