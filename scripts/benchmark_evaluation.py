@@ -46,9 +46,9 @@ def make(images: int, classes: int, truths: int, detections: int, seed: int = 0)
     same = near | (rng.random(detections) < 0.3)
     det_labels = np.where(same, gt_labels[owner], rng.integers(0, classes, detections))
     scores = rng.random(detections) ** np.where(near, 1 + 4 * spread[:, 0], 6)
-    found = {"det_boxes": boxes.astype(np.float32), "det_scores": scores.astype(np.float32), "det_labels": det_labels}
+    det = {"det_boxes": boxes.astype(np.float32), "det_scores": scores.astype(np.float32), "det_labels": det_labels}
     truth = {"gt_boxes": gt_boxes, "gt_labels": gt_labels, "gt_images": gt_images}
-    return {**found, "det_images": det_images, **truth, "num_classes": classes}
+    return {**det, "det_images": det_images, **truth, "num_classes": classes}
 
 
 def as_coco(data: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -24,12 +24,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset in VOC and COCO format, and two detectors' results as VOC files and COCO JSON."""
     root = tmp_path_factory.mktemp("sets")
     (root / "images").mkdir()
-    dataset, found = make_set(root / "images")
+    dataset, detections = make_set(root / "images")
     write_voc(dataset, root / "voc", "val")
     write_coco(dataset, root / "coco", "val")
     ids = [root / "coco" / "annotations" / "instances_val.json"]
-    worse = Results(found.boxes + 9, found.scores, found.labels, found.images)
-    for name, results in (("first", found), ("second", worse)):
+    worse = Results(detections.boxes + 9, detections.scores, detections.labels, detections.images)
+    for name, results in (("first", detections), ("second", worse)):
         write_results(root / name, results, dataset, split="val")
         write_results(root / f"{name}.json", results, read_coco(root / "coco", ["val"]), split="val", annotations=ids)
     return root
@@ -145,9 +145,9 @@ def test_a_detector_is_run_over_the_images(tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", train=1, val=3, size=64)
     tiny_detector(SHAPE_NAMES).save(tmp_path / "some.safetensors")
     common = ("--data", tmp_path / "shapes", "--split", "val", "--device", "cpu", "--quiet")
-    shown, _ = run(tmp_path / "some.safetensors", *common, "--save-detections", tmp_path / "found")
+    shown, _ = run(tmp_path / "some.safetensors", *common, "--save-detections", tmp_path / "detections")
     assert shown.splitlines()[-1].startswith("3 images, at most 100 detections each, no score threshold")
-    assert run(tmp_path / "found", *common)[0] == shown
+    assert run(tmp_path / "detections", *common)[0] == shown
     assert "with tiles of 40 px" in run(tmp_path / "some.safetensors", *common, "--tile", 40)[0]
     with pytest.raises(AnnotationError, match=r"unknown class .* \(voc was not trained on it\)"):
         run("voc", *common)

@@ -63,12 +63,12 @@ def test_no_detections_score_zero_and_the_protocol_is_printed(dataset: Dataset, 
 
 
 def test_missing_one_object_costs_its_class(dataset: Dataset) -> None:
-    found = _perfect(dataset)
+    detections = _perfect(dataset)
     number = next(index for index, sample in enumerate(dataset.samples) if len(sample.boxes))
-    first = found[number]
+    first = detections[number]
     label = int(first.labels[0])
-    found[number] = Detections(first.boxes[1:], first.scores[1:], first.labels[1:], first.names, first.size)
-    result = evaluate_detections(found, dataset)
+    detections[number] = Detections(first.boxes[1:], first.scores[1:], first.labels[1:], first.names, first.size)
+    result = evaluate_detections(detections, dataset)
     total = int(result.voc.num_positive[label])
     assert result.voc.ap[label] == pytest.approx((total - 1) / total)
     others = np.delete(result.voc.ap, label)
@@ -80,12 +80,12 @@ def test_difficult_objects_count_neither_way(dataset: Dataset) -> None:
     marked = Dataset(hard, dataset.names)
     arrays = make_arrays(Results.join([]), marked)
     assert arrays.gt_difficult.sum() == sum(len(sample.boxes) > 0 for sample in hard)
-    for found in (_perfect(dataset), [_without_first(one) for one in _perfect(dataset)]):
-        assert evaluate_detections(found, marked).voc.mean_ap == 1.0
+    for detections in (_perfect(dataset), [_without_first(one) for one in _perfect(dataset)]):
+        assert evaluate_detections(detections, marked).voc.mean_ap == 1.0
 
 
-def _without_first(found: Detections) -> Detections:
-    return Detections(found.boxes[1:], found.scores[1:], found.labels[1:], found.names, found.size)
+def _without_first(one: Detections) -> Detections:
+    return Detections(one.boxes[1:], one.scores[1:], one.labels[1:], one.names, one.size)
 
 
 def test_evaluating_is_predicting_every_image(dataset: Dataset) -> None:

@@ -24,23 +24,23 @@ from centerdet.metrics.voc import match_detections
 from centerdet.text import format_table
 
 Scene = tuple[Dataset, Results]
-Found = list[tuple[list[float], float, int]]
+Rows = list[tuple[list[float], float, int]]
 
 
-def one_image(objects: list[tuple[list[float], int]], found: Found, difficult: list[bool] | None = None) -> Scene:
+def one_image(objects: list[tuple[list[float], int]], detections: Rows, difficult: list[bool] | None = None) -> Scene:
     """Objects (box, label) and detections (box, score, label) of one image."""
     boxes, labels = (np.array(part) for part in zip(*objects, strict=True))
     marks: Any = None if difficult is None else np.array(difficult)
     sample = Sample(Path("one.jpg"), boxes.astype(float), labels, marks)
-    found_boxes, scores, found_labels = (np.array(part) for part in zip(*found, strict=True))
-    zeros = np.zeros(len(found), np.int64)
-    return Dataset([sample], NAMES), Results(found_boxes.astype(float), scores, found_labels, zeros)
+    det_boxes, scores, det_labels = (np.array(part) for part in zip(*detections, strict=True))
+    zeros = np.zeros(len(detections), np.int64)
+    return Dataset([sample], NAMES), Results(det_boxes.astype(float), scores, det_labels, zeros)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_numbers_are_those_of_the_metrics(tmp_path: Path, seed: int) -> None:
-    dataset, found = make_set(tmp_path, seed)
-    result = evaluate_detections(found, dataset)
+    dataset, detections = make_set(tmp_path, seed)
+    result = evaluate_detections(detections, dataset)
     truth = (
         np.concatenate([sample.boxes for sample in dataset.samples]),
         np.concatenate([sample.labels for sample in dataset.samples]),
@@ -48,7 +48,7 @@ def test_the_numbers_are_those_of_the_metrics(tmp_path: Path, seed: int) -> None
     )
     crowd = np.concatenate([sample.crowd for sample in dataset.samples])
     ignored = crowd | np.concatenate([sample.difficult for sample in dataset.samples])
-    arrays = (found.boxes, found.scores, found.labels, found.images, *truth)
+    arrays = (detections.boxes, detections.scores, detections.labels, detections.images, *truth)
     voc = voc_evaluate(*arrays, gt_difficult=ignored, num_classes=3)
     columns = (NAMES, voc.num_positive.tolist(), (100 * voc.ap).tolist(), (100 * voc.ap_11pt).tolist())
     assert result.rows()[:3] == list(zip(*columns, strict=True))
@@ -64,8 +64,8 @@ def test_names_of_detections_must_be_those_of_the_data_set(tmp_path: Path) -> No
 
 
 def test_it_prints_both_numbers_with_their_protocol() -> None:
-    dataset, found = one_image([([0, 0, 10, 10], 0)], [([0, 0, 10, 10], 0.01, 0)])
-    result = evaluate_detections(found, dataset)
+    dataset, detections = one_image([([0, 0, 10, 10], 0)], [([0, 0, 10, 10], 0.01, 0)])
+    result = evaluate_detections(detections, dataset)
     assert str(result).splitlines() == [
         "class    objects  voc-area  voc07-11pt",
         "cat            1     100.0       100.0",
@@ -80,22 +80,22 @@ def test_it_prints_both_numbers_with_their_protocol() -> None:
 
 
 def test_a_score_threshold_is_reported(tmp_path: Path) -> None:
-    dataset, found = make_set(tmp_path)
-    whole, cut = evaluate_detections(found, dataset), evaluate_detections(found, dataset, score_threshold=0.5)
+    dataset, detections = make_set(tmp_path)
+    whole, cut = evaluate_detections(detections, dataset), evaluate_detections(detections, dataset, score_threshold=0.5)
     assert whole.warning is None
     assert cut.warning is not None and "a score threshold of 0.5 was applied before AP" in cut.warning
     assert "score threshold 0.5;" in cut.protocol and f"warning: {cut.warning}" in str(cut)
     assert cut.results.scores.min() >= 0.5
     assert all(np.nan_to_num(cut.voc.ap) <= np.nan_to_num(whole.voc.ap))
-    foreign = evaluate_detections(found.reaching(0.3), dataset)
+    foreign = evaluate_detections(detections.reaching(0.3), dataset)
     assert foreign.warning is not None
     assert foreign.warning.startswith(f"the lowest of {len(foreign.results.scores)} scores is 0.3")
     assert evaluate_detections(Results.join([]), Dataset([], NAMES)).warning is None
 
 
 def test_json_and_csv_hold_fractions(tmp_path: Path) -> None:
-    dataset, found = make_set(tmp_path)
-    result = evaluate_detections(found, dataset)
+    dataset, detections = make_set(tmp_path)
+    result = evaluate_detections(detections, dataset)
     result.save(tmp_path / "result.json")
     plain = json.loads((tmp_path / "result.json").read_text())
     assert plain == result.to_dict()
@@ -108,8 +108,8 @@ def test_json_and_csv_hold_fractions(tmp_path: Path) -> None:
 
 
 def test_everything_else_is_json_too(tmp_path: Path) -> None:
-    dataset, found = make_set(tmp_path)
-    result = evaluate_detections(found, dataset)
+    dataset, detections = make_set(tmp_path)
+    result = evaluate_detections(detections, dataset)
     plain = json.loads(json.dumps(result.to_dict(details=True, rules=True, against=result), allow_nan=False))
     assert plain["bootstrap"]["mean voc-area"]["estimate"] == pytest.approx(result.voc.mean_ap)
     assert plain["error_kinds"]["mean voc-area"] == pytest.approx(result.voc.mean_ap)
@@ -125,17 +125,17 @@ def test_everything_else_is_json_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_way_from_voc_to_coco_ends_at_both(tmp_path: Path, seed: int) -> None:
-    dataset, found = make_set(tmp_path, seed)
-    result = evaluate_detections(found, dataset)
+    dataset, detections = make_set(tmp_path, seed)
+    result = evaluate_detections(detections, dataset)
     steps = result.from_voc_to_coco()
     average, at_half = result.coco().stats[:2]
     assert [step.ap for step in steps[:2]] == [result.voc.mean_ap_11pt, result.voc.mean_ap]
     assert [step.ap for step in steps[-2:]] == [at_half, average]
 
 
-def changed(dataset: Dataset, found: Results) -> dict[str, float]:
+def changed(dataset: Dataset, detections: Results) -> dict[str, float]:
     """The steps that change the AP by more than what 101 points make of a curve, in percent."""
-    steps = evaluate_detections(found, dataset).from_voc_to_coco()
+    steps = evaluate_detections(detections, dataset).from_voc_to_coco()
     changes = {step.rules: 100 * (step.ap - before.ap) for before, step in pairwise(steps)}
     return {rules: round(change) for rules, change in changes.items() if abs(change) > 1}
 
@@ -173,8 +173,9 @@ def test_nothing_to_find_is_nan_all_along() -> None:
 
 def test_data_is_checked_once_per_detector_and_matched_once_per_rule(tmp_path: Path) -> None:
     """Counted by the public functions' code, whoever calls them: 2 detectors; VOC, COCO, and COCO without a limit."""
-    dataset, found = make_set(tmp_path)
-    busy = Results(*(np.repeat(getattr(found, name), 20, axis=0) for name in ("boxes", "scores", "labels", "images")))
+    dataset, detections = make_set(tmp_path)
+    columns = (detections.boxes, detections.scores, detections.labels, detections.images)
+    busy = Results(*(np.repeat(column, 20, axis=0) for column in columns))  # beyond COCO's limit
     counted = {"check": Arrays.check.__func__, "VOC": match_detections, "COCO": evaluate_coco}
     codes = {function.__code__: name for name, function in counted.items()}
     calls = dict.fromkeys(counted, 0)
@@ -185,7 +186,7 @@ def test_data_is_checked_once_per_detector_and_matched_once_per_rule(tmp_path: P
 
     sys.setprofile(count)
     try:
-        first, second = (evaluate_detections(one, dataset) for one in (busy, found))
+        first, second = (evaluate_detections(one, dataset) for one in (busy, detections))
         first.to_dict(details=True, rules=True, against=second)
     finally:
         sys.setprofile(None)
@@ -205,8 +206,8 @@ def test_coco_breaks_ties_by_its_own_image_ids(tmp_path: Path) -> None:
 
 
 def test_two_detectors_are_compared_on_the_same_images(tmp_path: Path) -> None:
-    dataset, found = make_set(tmp_path, images=30)
-    result = evaluate_detections(found, dataset)
+    dataset, detections = make_set(tmp_path, images=30)
+    result = evaluate_detections(detections, dataset)
     same = result.compare(result, resamples=50)
     assert (same.mean_ap.difference, same.mean_ap.p_value) == (0, 1)
     arrays = result.arrays
@@ -221,8 +222,8 @@ def test_two_detectors_are_compared_on_the_same_images(tmp_path: Path) -> None:
 
 def test_likely_label_errors_name_image_and_classes() -> None:
     box, other = [0.0, 0, 50, 50], [100.0, 100, 150, 150]
-    dataset, found = one_image([(box, 0)], [(box, 0.9, 0), (box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
-    result = evaluate_detections(found, dataset)
+    dataset, detections = one_image([(box, 0)], [(box, 0.9, 0), (box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
+    result = evaluate_detections(detections, dataset)
     assert [(one.image, one.name, one.score, one.box, one.overlaps, one.iou) for one in result.suspects()] == [
         (Path("one.jpg"), "big_cat", 0.95, (100, 100, 150, 150), None, 0),
         (Path("one.jpg"), "dog", 0.8, (0, 0, 50, 50), "cat", 1),

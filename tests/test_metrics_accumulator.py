@@ -1,6 +1,7 @@
 """Image by image gives the numbers of the flat arrays, in any order and through any merging."""
 
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,21 @@ from metric_problems import Problem, small_problem
 
 from centerdet.data.sample import Sample
 from centerdet.metrics import Accumulator, coco_evaluate, voc_evaluate
+from centerdet.metrics.arrays import Arrays
 
 PROBLEMS = [small_problem(seed, "gt_difficult") for seed in range(40)]
 DET, TRUTH = ("boxes", "scores", "labels"), ("boxes", "labels", "difficult")
 
 
 def images(problem: Problem) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
-    found = {}
+    parts = {}
     for image in np.unique(np.append(problem["det_images"], problem["gt_images"])).tolist():
         det, truth = problem["det_images"] == image, problem["gt_images"] == image
-        found[image] = (
+        parts[image] = (
             {name: problem[f"det_{name}"][det] for name in DET},
             {name: problem[f"gt_{name}"][truth] for name in TRUTH},
         )
-    return found
+    return parts
 
 
 def assert_same(accumulator: Accumulator, problem: Problem) -> None:
@@ -68,15 +70,15 @@ def test_merged_across_processes() -> None:
 
 def test_samples_crowds_and_areas() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10.0]])
-    found = {"boxes": boxes, "scores": [0.9, 0.8], "labels": [0, 0]}
+    detections = {"boxes": boxes, "scores": [0.9, 0.8], "labels": [0, 0]}
     sample = Sample(path=None, boxes=boxes, labels=np.zeros(2, int), crowd=np.array([True, False]))  # type: ignore[arg-type]
     accumulator = Accumulator(1)
-    accumulator.update(found, sample)
+    accumulator.update(detections, sample)
     assert accumulator.compute().num_positive.tolist() == [2]
     assert accumulator.compute_coco(max_detections=[1, 2, 3]).stats[0] == pytest.approx(1)
     sized = Accumulator(1)
-    sized.update(found, {"boxes": boxes, "labels": [0, 0], "area": [100, 5000]})
-    sized.update(found, {"boxes": boxes, "labels": [0, 0]})
+    sized.update(detections, {"boxes": boxes, "labels": [0, 0], "area": [100, 5000]})
+    sized.update(detections, {"boxes": boxes, "labels": [0, 0]})
     area = [100, 5000, 100, 100]
     flat = {"det_boxes": np.tile(boxes, (2, 1)), "det_scores": [0.9, 0.8] * 2, "det_labels": [0] * 4}
     flat |= {"det_images": [0, 0, 1, 1], "gt_boxes": np.tile(boxes, (2, 1)), "gt_labels": [0] * 4}
@@ -84,11 +86,29 @@ def test_samples_crowds_and_areas() -> None:
     np.testing.assert_array_equal(sized.compute_coco().stats, expected.stats)
 
 
+def test_an_image_is_checked_once() -> None:
+    calls = 0
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code is Arrays.check.__func__.__code__
+
+    accumulator = Accumulator(PROBLEMS[0]["num_classes"])
+    parts = list(images(PROBLEMS[0]).values())
+    sys.setprofile(count)
+    try:
+        for part in parts:
+            accumulator.update(*part)
+    finally:
+        sys.setprofile(None)
+    assert calls == len(parts) > 1
+
+
 def test_the_callers_arrays_are_copied() -> None:
-    found = {"boxes": np.array([[0, 0, 9, 9.0]]), "scores": np.array([0.5]), "labels": np.array([0])}
+    detections = {"boxes": np.array([[0, 0, 9, 9.0]]), "scores": np.array([0.5]), "labels": np.array([0])}
     accumulator = Accumulator(1)
-    accumulator.update(found, {"boxes": found["boxes"].copy(), "labels": [0]})
-    found["boxes"][:] = 0
+    accumulator.update(detections, {"boxes": detections["boxes"].copy(), "labels": [0]})
+    detections["boxes"][:] = 0
     assert accumulator.compute().ap[0] == 1
 
 

@@ -155,7 +155,7 @@ def test_one_detection_alone_is_not_quite_precise() -> None:
 
 
 def test_limits_are_for_a_class_and_image() -> None:
-    """150 detections of which the hundred best are wrong: the object is found by none that counts."""
+    """150 detections of which the best hundred are wrong: none that counts detects the object."""
     dets = [(1000, 1010)] * 100 + [(0, 10)] * 50
     problem = case(dets, np.linspace(1, 0.1, 150), [(0, 10)])
     assert checked(problem).recall[0, 0, ALL] == 0
@@ -169,7 +169,7 @@ def test_limits_are_for_a_class_and_image() -> None:
     assert checked(both, (1, 10, 60)).recall[0, 0, ALL] == 1
 
 
-def test_limits_of_ones_own() -> None:
+def test_other_limits() -> None:
     problem = case([(50, 60), (0, 10), (20, 30)], [0.9, 0.8, 0.7], [(0, 10), (20, 30)])
     result = checked(problem, (3, 1, 2))
     assert result.max_detections == (1, 2, 3)
@@ -231,7 +231,7 @@ def test_many_chunks() -> None:
     checked(problem)
 
 
-def test_result_says_its_protocol_and_goes_to_json() -> None:
+def test_result_has_its_protocol_and_goes_to_json() -> None:
     result = coco_evaluate(**case([(0, 10)], [0.9], [(0, 10)], num_classes=2))
     assert "pycocotools" in result.protocol
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))

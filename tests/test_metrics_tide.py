@@ -23,7 +23,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
     truths, gt_labels, gt_images = (problem[f"gt_{key}"] for key in ("boxes", "labels", "images"))
     outcome, where = voc_outcomes(problem)
     real = [g for g in range(len(truths)) if not problem["gt_difficult"][g]]
-    found = {where[d] for d in range(len(outcome)) if outcome[d] == "true"}
+    detected = {where[d] for d in range(len(outcome)) if outcome[d] == "true"}
     kinds, goals = [], {}
     for d in range(len(outcome)):
         ious = {g: voc_overlap(boxes[d], truths[g]) for g in real if gt_images[g] == images[d]}
@@ -42,7 +42,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
             goals[d] = other
         else:
             kinds.append("duplicate" if own_iou >= 0.5 else "both" if other_iou >= 0.1 else "background")
-    missed = set(real) - found - set(goals.values())
+    missed = set(real) - detected - set(goals.values())
 
     def average(rows: list[tuple[float, bool, int]], counted: list[int]) -> list[float]:
         positives = [sum(gt_labels[g] == label for g in counted) for label in range(problem["num_classes"])]
@@ -59,7 +59,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
         return scores[d], kinds[d] == "true", labels[d]
 
     fixed = {"none": average([row(d) for d in kept], real)}
-    used, chosen = set(found), set()
+    used, chosen = set(detected), set()
     for d in sorted(goals, key=lambda d: -scores[d]):
         if goals[d] not in used:
             used.add(goals[d])
@@ -75,7 +75,7 @@ def plain_kinds(problem: Problem) -> tuple[list[str], set[int], dict[str, list[f
         fixed[kind] = average([row(d) for d in kept if kinds[d] != kind], real)
     fixed["missed"] = average([row(d) for d in kept], [g for g in real if g not in missed])
     fixed["false positives"] = average([row(d) for d in kept if kinds[d] == "true"], real)
-    fixed["false negatives"] = average([row(d) for d in kept], sorted(found))
+    fixed["false negatives"] = average([row(d) for d in kept], sorted(detected))
     return kinds, missed, fixed
 
 
@@ -113,8 +113,8 @@ def test_costs_start_from_the_ap_of_voc(seed: int) -> None:
     result, whole = error_kinds(*matched(problem)), voc_evaluate(**problem)
     np.testing.assert_array_equal(result.ap, whole.ap)
     assert result.mean_ap == whole.mean_ap
-    found = np.bincount(problem["gt_labels"][~problem["gt_difficult"]], minlength=3) > 0
-    assert found.all()
+    positive = np.bincount(problem["gt_labels"][~problem["gt_difficult"]], minlength=3) > 0
+    assert positive.all()
     last = [whole.curve(label).recall[-1] for label in range(3)]
     np.testing.assert_allclose(result.ap + result.false_positive_cost, last, rtol=0, atol=1e-12)
 
@@ -141,7 +141,7 @@ TRUE = (BOX, 0.5, 0)
         ("both", [(LOOSE, 0.9, 1), (FAR, 0.5, 1)], [(BOX, 0), (FAR, 1)], [0, 0.5]),
         ("duplicate", [(BOX, 0.9, 0), (BOX, 0.8, 0), (FAR, 0.7, 0)], [(BOX, 0), (FAR, 0)], [1 / 6, np.nan]),
         ("background", [(FAR, 0.9, 0), TRUE], [(BOX, 0)], [0.5, np.nan]),
-        # One of two objects is found: AP 1/2 becomes 1.
+        # One of two objects is detected: AP 1/2 becomes 1.
         ("missed", [TRUE], [(BOX, 0), (FAR, 0)], [0.5, np.nan]),
     ],
 )

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_problems import Problem, small_problem
+from metric_problems import Problem, matched, small_problem
 from reference_metrics import voc_reference
 
 from centerdet.metrics import voc_evaluate, voc_match
+from centerdet.metrics.voc import average
 
 
 def line(*spans: tuple[float, float]) -> Any:
@@ -35,6 +36,7 @@ def agrees(problem: Problem, threshold: float = 0.5) -> None:
     np.testing.assert_array_equal(result.ap, ap)
     np.testing.assert_array_equal(result.ap_11pt, ap_11pt)
     assert result.num_positive.tolist() == positive
+    assert json.dumps(average(*matched(problem, threshold)).to_dict()) == json.dumps(result.to_dict())
     known = [value for value, count in zip(ap, positive, strict=True) if count]
     assert result.mean_ap == np.mean(known) if known else np.isnan(result.mean_ap)
     match = voc_match(**problem, iou_threshold=threshold)
@@ -223,7 +225,7 @@ def test_single_precision_is_widened_before_arithmetic() -> None:
     agrees(problem)
 
 
-def test_result_says_its_protocol_and_goes_to_json() -> None:
+def test_result_has_its_protocol_and_goes_to_json() -> None:
     result = voc_evaluate(**case([(0, 10)], [0.9], [(0, 10)], num_classes=2), iou_threshold=0.75)
     assert "IoU >= 0.75" in result.protocol
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
