@@ -1,7 +1,7 @@
 """Speed and memory on this machine: python scripts/benchmark.py VOCdevkit [--threads 2]
 
-Training ms per image (batch 16, 320 px, data included), beside the same step with other levers; predict ms for one
-image; evaluation seconds for 4952 images x 100 detections x 20 classes; peak memory of each, in its own process.
+Training ms per image (batch 16, 320 px, data included) with several options; predict ms for one image in memory, and
+for its network alone; evaluation seconds for 4952 images x 100 detections x 20 classes; peak memory of each.
 """
 
 import multiprocessing
@@ -17,36 +17,41 @@ import typer
 
 
 def training(data: str, threads: int, steps: int, **options: Any) -> str:
-    """Median ms per image over the steps after the first three."""
+    """Median ms per image between the reports of progress, without the last one, which waits for a checkpoint."""
     from centerdet import TrainConfig, train
 
-    times: list[float] = []
+    marks: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as out:
         base = {"train": ("2012:extra",), "val": (), "sizes": (320,), "epochs": steps * 16 / 170, "threads": threads}
-        config = TrainConfig(data=data, out=out, save=10**6, backbone_weights="none", **{**base, **options})
-        train(config, progress=lambda _: times.append(time.perf_counter()))
-    gaps = [after - before for before, after in pairwise(times[3:-1])]
-    return f"{1000 * statistics.median(gaps) / config.batch:.1f} ms a image"
+        options = {"checkpoint_every": 10**6, "backbone_weights": "none", **base, **options}
+        config = TrainConfig(data=(data,), out=out, **options)
+        train(config, progress=lambda now: marks.append((now.step, time.perf_counter())))
+    gaps = [(end - start) / (last - first) for (first, start), (last, end) in pairwise(marks[:-1])]
+    return f"{1000 * statistics.median(gaps) / config.batch:.1f} ms an image"
 
 
 def prediction(data: str, threads: int, steps: int) -> str:
-    """Median ms of `predict` of one image file, 320 px, weights loaded; and how memory grew meanwhile."""
-    import torch
+    """Median ms of `predict` of one image in memory and of its bare folded network, in turns; growth of the process."""
+    import numpy as np
 
     from centerdet import Detector
     from centerdet.data.voc import read_voc
+    from centerdet.images import load
 
-    torch.set_num_threads(threads)
-    detector = Detector.load("voc", device="cpu")
-    paths = [sample.path for sample in read_voc(data, ["2012:extra"]).samples]
-    times = []
+    detector = Detector.load("voc", device="cpu", threads=threads)
+    images = [load(sample.path) for sample in read_voc(data, ["2012:extra"]).samples[:50]]
+    batch = np.zeros((1, detector.size, detector.size, 3), np.uint8)
+    times: dict[str, list[float]] = {"predict": [], "network": []}
     for number in range(steps):
-        start = time.perf_counter()
-        detector.predict(paths[number % len(paths)])
-        times.append(time.perf_counter() - start)
+        for name, values in times.items():
+            start = time.perf_counter()
+            detector.predict(images[number % 50]) if name == "predict" else detector.runtime.run(batch)
+            values.append(time.perf_counter() - start)
         if number == 50:
             before = peak()
-    return f"{1000 * statistics.median(times):.1f} ms; {steps} images grew the process by {peak() - before:.0f} MB"
+    medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    grown = f"{steps} images grew the process by {peak() - before:.0f} MB"
+    return f"{medians['predict']:.1f} ms, of which network {medians['network']:.1f} ms; {grown}"
 
 
 def evaluation(data: str, threads: int, steps: int) -> str:
@@ -61,9 +66,9 @@ def evaluation(data: str, threads: int, steps: int) -> str:
         corner = rng.uniform(0, 400, (count, 2))
         return np.concatenate([corner, corner + rng.uniform(10, 200, (count, 2))], 1)
 
-    found, objects = 4952 * 100, 14976
+    detections, objects = 4952 * 100, 14976
     arrays = (
-        boxes(found), rng.random(found), rng.integers(0, 20, found), np.repeat(np.arange(4952), 100),
+        boxes(detections), rng.random(detections), rng.integers(0, 20, detections), np.repeat(np.arange(4952), 100),
         boxes(objects), rng.integers(0, 20, objects), rng.integers(0, 4952, objects),
     )  # fmt: skip
     times = []
@@ -83,7 +88,9 @@ def _report(name: str, task: Callable[..., str], arguments: tuple[Any, ...], opt
     print(f"{name:<42} {task(*arguments, **options)}; peak memory {peak():.0f} MB", flush=True)
 
 
-def main(data: str, threads: int = 2, steps: Annotated[int, typer.Option(help="training steps")] = 25) -> None:
+def main(
+    data: str, threads: int = 2, steps: Annotated[int, typer.Option(help="training steps, at least 30")] = 40
+) -> None:
     """Measure each in a process of its own."""
     tasks: list[tuple[str, Callable[..., str], int, dict[str, Any]]] = [
         ("train, freeze 3 (the recipe)", training, steps, {}),

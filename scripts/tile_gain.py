@@ -1,8 +1,8 @@
 """What tiles gain and cost, with collages and with plain images: python scripts/tile_gain.py VOCdevkit
 
 A collage is a square of VOC2007 val images of 375 x 500 px side by side, so that each object is a half or a third as
-large in the network's input as it is alone; looked at without tiles, with tiles, and, as what could be had at best,
-image by image. Plain val images show the other end: objects that need no tiles.
+large in the network's input as it is alone. It is predicted without tiles, with tiles, and, as the upper limit, image
+by image. Plain val images show the other extreme: objects that need no tiles.
 """
 
 import tempfile
@@ -50,7 +50,7 @@ def main(
 
 
 def _draw_parts(val: Dataset, count: int) -> list[Sample]:
-    """Images of the usual size in random order, from the start again where they run out."""
+    """Images of the usual size in random order, repeated from the first where they run out."""
     usual = [sample for sample in val.samples if sample.size == SIZE]
     order = np.random.default_rng(0).permutation(len(usual))
     return [usual[order[number % len(usual)]] for number in range(count)]

@@ -108,7 +108,7 @@ def test_average_weights(script: ModuleType, tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         detector = tiny_detector()
         with torch.no_grad():
-            for tensor in detector.network.parameters():
+            for tensor in detector.runtime.network.parameters():
                 tensor.mul_(number)
         detector.save(path, config={"seed": number, "data": ["private"], "out": "private", "init_from": "private"})
     script.main([str(path) for path in paths], tmp_path / "mean.safetensors")

@@ -358,7 +358,7 @@ def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, t
     start = tmp_path / "start.safetensors"
     Detector(network, ("cat", "dog"), 64).save(start)
     config = tiny_config(data, tmp_path / "run", start=str(start), epochs=1 / STEPS, lr=0, backbone_lr=0)
-    tensors = train(config).network.state_dict()
+    tensors = train(config).runtime.network.state_dict()
     for name, before in network.named_parameters():
         fresh = name.startswith("heatmap_head.2.")
         assert tensors[name].shape[1:] == before.shape[1:]

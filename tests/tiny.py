@@ -35,6 +35,6 @@ def tiny_config(data: Path, out: Path, **changes: Any) -> "TrainConfig":
 
     options: dict[str, Any] = {
         "data": str(data), "out": str(out), "val": (), "backbone_weights": "none", "channels": 16, "freeze": 3,
-        "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "save": 2, "device": "cpu",
+        "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "checkpoint_every": 2, "device": "cpu",
     }  # fmt: skip
     return TrainConfig.of(**{**options, **changes})
