@@ -4,6 +4,7 @@ The bodies are those of the programs' documentation; the soak tests use the clie
 """
 
 import base64
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ CONFIG = """
 <View>
   <Image name="image" value="$photo"/>
   <RectangleLabels name="label" toName="image">
-    <Label value="Cat" background="red"/><Label value="Vehicle" predicted_values="car, bus,person"/><Label value="Tree"/>
+    <Label value="Cat" background="red"/>
+    <Label value="Vehicle" predicted_values="car, bus,person"/>
+    <Label value="Tree"/>
   </RectangleLabels>
 </View>
 """
@@ -112,10 +115,8 @@ class Studio(local_server.QuietHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        try:
+        with contextlib.suppress(OSError):  # the client has read enough
             self.wfile.write(content)
-        except OSError:  # the client has read enough
-            pass
 
 
 def ask(url: str, *images: object, config: object = CONFIG) -> httpx.Response:
@@ -162,8 +163,8 @@ def test_label_studio_gets_a_result_for_each_task_and_its_error(detector: Detect
     with local_server.serve(Studio) as home, serve(detector, label_studio=LabelStudio(home, "legacy")) as url:
         bad = [
             "http://169.254.169.254/latest", "file:///etc/passwd", f"{home}.evil.example/a.png", "//evil.example/a.png",
-            "s3://bucket/a.png", "/large", "/data/missing.png", "/data/README.txt", "data:image/png;base64,a", "data:,", 5,
-            None,
+            "s3://bucket/a.png", "/large", "/data/missing.png", "/data/README.txt", "data:image/png;base64,a", "data:,",
+            5, None,
         ]  # fmt: skip
         results = ask(url, *bad, "/data/chelsea.png").json()["results"]
         assert len(results) == len(bad) + 1
@@ -231,7 +232,7 @@ def test_the_function_for_cvat_is_one(detector: Detector) -> None:
         "cvat_sdk.auto_annotation", reason="cvat-sdk is not installed: make soak installs it"
     )
     loader = pytest.importorskip("cvat_cli._internal.common", reason="cvat-cli is not installed: make soak installs it")
-    parameters = {"weights": "voc", "score": 0.2, "threads": 2}
+    parameters = {"weights": "voc", "score": 0.2}
     function = loader.FunctionLoader("centerdet.serve.cvat", None, parameters).load()
     assert isinstance(function.spec, annotation.DetectionFunctionSpec)
     assert [(one.name, one.id, one.type) for one in function.spec.labels] == [
