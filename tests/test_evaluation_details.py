@@ -147,7 +147,7 @@ def test_each_step_changes_one_rule() -> None:
     # A difficult object that is not detected.
     missed = one_image([(first, 0), (far, 0)], [(first, 0.9, 0)], [False, True])
     assert changed(*missed) == {"difficult objects count": -50}
-    assert "1 more objects to detect" in evaluate_detections(missed[1], missed[0]).from_voc_to_coco()[2].why
+    assert "1 more object to detect" in evaluate_detections(missed[1], missed[0]).from_voc_to_coco()[2].why
     # Two detections overlap one object most; the second overlaps its neighbor enough.
     twice = one_image([(first, 0), (near, 0)], [([0, 0, 100, 101], 0.9, 0), ([0, 9, 100, 109], 0.8, 0)])
     coarse = {"VOC from 2010 on (voc-area)"}  # half of the recall is 6 of 11 points

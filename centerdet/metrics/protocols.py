@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..text import plural
 from .arrays import Arrays
 from .coco import LIMITS, RECALLS, CocoResult
 from .result import mean_over
@@ -37,7 +38,7 @@ def from_voc_to_coco(arrays: Arrays, match: VocMatch, coco: Callable[[Sequence[i
     limited = coco(LIMITS)
     unlimited = coco((int(per_cell.max()),)) if dropped else limited
 
-    why_difficult = f"COCO has no such mark: {difficult} more objects to detect" if difficult else "there are none here"
+    why_difficult = f"COCO has no such mark: {plural(difficult, 'more object')} to detect"
     why_best = "VOC matches a detection to its best object even if taken (a duplicate), COCO to the best one still free"
     why_limit = f"COCO keeps {limit} per class and image: {dropped} of {len(arrays.det_scores)} detections are dropped"
     steps = [
