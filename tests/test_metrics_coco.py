@@ -233,7 +233,7 @@ def test_many_chunks() -> None:
 
 def test_result_has_its_protocol_and_goes_to_json() -> None:
     result = coco_evaluate(**case([(0, 10)], [0.9], [(0, 10)], num_classes=2))
-    assert "pycocotools" in result.protocol
+    assert "pycocotools" in result.protocol and "at most 100 detections" in result.protocol
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["ap"][1] is None
     assert list(plain["stats"])[:3] == ["AP", "AP50", "AP75"]
