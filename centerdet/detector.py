@@ -129,7 +129,7 @@ class Detector:
         """
         options = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
         flow = self.stream_images(source, color=color, allow_urls=allow_urls, **options)
-        return ((found.where, result) for found, result in flow)
+        return ((item.where, result) for item, result in flow)
 
     def stream_images(
         self, source: Sources, *, color: str = "rgb", allow_urls: bool = False, **options: Any
@@ -144,14 +144,14 @@ class Detector:
     ) -> Iterator[tuple[Found, Detections | CenterdetError]]:
         """Each image with its detections, each broken one with its error, in order, `together` at a time."""
         for chunk in _chunks(stream, together):
-            images = [found.image for found in chunk if not isinstance(found.image, CenterdetError)]
+            images = [item.image for item in chunk if not isinstance(item.image, CenterdetError)]
             rows = self._detect(images, score_threshold, tiling)
-            for found in chunk:
-                if isinstance(found.image, CenterdetError):
-                    yield found, found.image
+            for item in chunk:
+                if isinstance(item.image, CenterdetError):
+                    yield item, item.image
                 else:
-                    source = found.source if found.is_file else None
-                    yield found, Detections(*next(rows), self.names, found.image.shape[:2], source)
+                    source = item.source if item.is_file else None
+                    yield item, Detections(*next(rows), self.names, item.image.shape[:2], source)
 
     def _detect(self, images: list[Pixels], score_threshold: float, tiling: Tiling) -> Iterator[Rows]:
         """The detections of each image: cut into views, which run in batches, and merged."""

@@ -209,7 +209,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Stored pixels to upright ones; EXIF's orientation says which sides row 0 and column 0 are."""
+    """Stored pixels to upright ones; EXIF's orientation names the sides of row 0 and column 0."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

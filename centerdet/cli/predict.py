@@ -78,22 +78,22 @@ def predict(
     stopped = False
     with _open_lines(json_file) as write, _progress(quiet) as advance:
         try:
-            for found, result in stream:
+            for item, result in stream:
                 try:
                     if isinstance(result, CenterdetError):
                         raise result
                     if out:
-                        result.plot(place(found), found.image)  # type: ignore[arg-type]
+                        result.plot(place(item), item.image)  # type: ignore[arg-type]
                 except ImageError as error:  # also of a copy that JPEG cannot hold
                     broken += 1
                     errors.print(f"error: {error}", markup=False, soft_wrap=True)
-                    write({"source": found.where, "error": str(error)})
+                    write({"source": item.where, "error": str(error)})
                 else:
                     objects += len(result)
-                    write({**result.to_dict(), "source": found.where})
+                    write({**result.to_dict(), "source": item.where})
                     if not quiet and json_file != "-":
                         shown = ", ".join(f"{one.name} {one.score:.2f}" for one in result) or "nothing"
-                        console.out(f"{found.where}: {shown}".encode(errors="replace").decode())
+                        console.out(f"{item.where}: {shown}".encode(errors="replace").decode())
                 done += 1
                 advance()
         except KeyboardInterrupt:
@@ -145,15 +145,15 @@ def _places(out: Path | None, originals: Originals) -> Callable[["Found"], Path]
     names: dict[str, str] = {}
     taken = set()
 
-    def place(found: "Found") -> Path:
-        if found.source not in names:
-            path = urlsplit(found.source).path if is_url(found.source) else found.source
+    def place(item: "Found") -> Path:
+        if item.source not in names:
+            path = urlsplit(item.source).path if is_url(item.source) else item.source
             stem = Path(path).stem[:100] or "image"
             several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
-            names[found.source] = next(name for name in several if name.casefold() not in taken)
-            taken.add(names[found.source].casefold())
-        name = names[found.source]
-        copy = Path(out or "", f"{name}.jpg" if found.frame is None else f"{name}/{found.frame:06}.jpg")
+            names[item.source] = next(name for name in several if name.casefold() not in taken)
+            taken.add(names[item.source].casefold())
+        name = names[item.source]
+        copy = Path(out or "", f"{name}.jpg" if item.frame is None else f"{name}/{item.frame:06}.jpg")
         if original := originals.get(_identity(copy)):
             raise ConfigError(f"{copy}: would overwrite the source {original}: choose another folder for --out")
         copy.parent.mkdir(parents=True, exist_ok=True)

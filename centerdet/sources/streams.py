@@ -66,7 +66,7 @@ def is_url(source: str) -> bool:
 
 
 def is_live(source: Sources) -> bool:
-    """Whether a webcam is among the sources: its images are wanted now, not in batches."""
+    """Whether a webcam is among the sources: its images must not wait for a batch."""
     several = source if isinstance(source, list | tuple) else [source]
     return any(isinstance(one, int) for one in several)
 
@@ -91,7 +91,7 @@ def open_sources(source: Sources, *, color: str = "rgb", allow_urls: bool = Fals
         jobs = (job for number, one in enumerate(source) for job in plan.try_jobs(one, f"image {number}"))
     else:
         jobs = plan.jobs(source, "image")
-    stream = (found for job in jobs for found in job())
+    stream = (item for job in jobs for item in job())
     return stream if is_live(source) else _decode_ahead(stream)
 
 
@@ -100,9 +100,9 @@ def _decode_ahead(stream: Generator[Found, None, None]) -> Generator[Found, None
     with ThreadPoolExecutor(1, "centerdet-sources") as pool:
         try:
             waiting = deque(pool.submit(next, stream, None) for _ in range(AHEAD))
-            while (found := waiting.popleft().result()) is not None:
+            while (item := waiting.popleft().result()) is not None:
                 waiting.append(pool.submit(next, stream, None))
-                yield found
+                yield item
         finally:
             pool.shutdown(cancel_futures=True)  # waits for the image in work
             stream.close()
@@ -170,8 +170,8 @@ class _Plan:
         try:
             return self.jobs(source, where)
         except CenterdetError as error:
-            found = Found(str(source) if isinstance(source, str | Path) else where, None, error)
-            return [lambda: iter([found])]
+            item = Found(str(source) if isinstance(source, str | Path) else where, None, error)
+            return [lambda: iter([item])]
 
     def _open(self, path: str) -> _Job:
         if not path.lower().endswith(VIDEO_SUFFIXES):
