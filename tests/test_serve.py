@@ -85,6 +85,7 @@ def test_options_are_those_of_predict(client: httpx.Client, detector: Detector) 
         ("tile=big", "tile: expected a side in px, got 'big'"),
         ("tile=-300", "tile: expected a side in px, got '-300'"),
         ("tile=%C2%B2", "tile: expected a side in px, got '²'"),
+        ("tile=0", "tile: "),
         ("tile=16", "tile: "),
         ("tile=40", "tile: 40 px makes about 150 tiles of 300 x 451 px, expected at most 64: choose a larger side"),
     ],

@@ -251,6 +251,7 @@ def test_a_busy_port_is_named() -> None:
     [
         (("--host", "0.0.0.0"), "--token"),
         (("--host", "::"), "--no-token"),
+        (("--host", "127.0.0.5"), "--token"),
         (("--token", "a b"), "printable ASCII"),
         (("--token", "a", "--no-token"), "expected one of them"),
         (("--label-studio", "localhost:8080"), "http"),

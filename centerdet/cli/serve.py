@@ -1,6 +1,5 @@
 """`centerdet serve`: a detector behind HTTP, with a page to try it."""
 
-import ipaddress
 import re
 import signal
 import sys
@@ -45,7 +44,7 @@ def serve(
     """
     try:
         from ..serve.app import create_app
-        from ..serve.limits import Limits
+        from ..serve.limits import LOOPBACK, Limits
         from ..serve.protocols import LabelStudio
         from ..serve.server import listen, make_server
     except ImportError as error:
@@ -60,7 +59,7 @@ def serve(
         raise typer.BadParameter("--token and --no-token: expected one of them")
     if not re.fullmatch(r"[!-~]*", token):
         raise typer.BadParameter("--token: expected printable ASCII without spaces")
-    local = _is_loopback(host)
+    local = host in LOOPBACK or f"[{host}]" in LOOPBACK
     if not (local or token or no_token):
         raise typer.BadParameter(
             f"--host: {host} can be reached from other machines: add --token (or the variable CENTERDET_TOKEN), or "
@@ -88,10 +87,3 @@ def serve(
             make_server(app, limits).run(sockets=[listener])
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

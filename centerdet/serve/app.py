@@ -19,7 +19,7 @@ from .batching import Batcher
 from .limits import Guard, Limits
 from .prometheus import Metrics
 from .protocols import LabelStudio, deepstack_routes, label_studio_routes
-from .service import Service, read_image, read_options
+from .service import Service, read_options, read_upload
 
 __all__ = ["create_app"]
 
@@ -56,7 +56,7 @@ def create_app(
     async def detect(request: Request) -> Response:
         service.authorize(request)
         options = read_options(request, service.names)
-        detections = await service.predict(request, await read_image(request), options.score, options.tile)
+        detections = await service.predict(request, await read_upload(request), options.score, options.tile)
         if options.classes is not None:
             detections = detections.filter(names=options.classes)
         fields = detections.to_dict()

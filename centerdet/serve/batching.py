@@ -137,7 +137,8 @@ class Batcher:
         """Refuse tiles that would keep the detector busy for minutes; neighbors overlap by a fifth."""
         if tile is None:
             return
-        number = math.ceil(height / (0.8 * tile)) * math.ceil(width / (0.8 * tile))
+        step = 0.8 * max(1, tile)
+        number = math.ceil(height / step) * math.ceil(width / step)
         if number > self._limits.tiles:
             raise ConfigError(
                 f"tile: {tile} px makes about {number} tiles of {height} x {width} px, expected at most "

@@ -64,7 +64,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics, paths: Collection[str], local: bool) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.paths, self.local = frozenset(paths), local
-        self.held = 0  # bytes of all requests under way
+        self.buffered = 0  # bytes of all requests under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,10 +95,10 @@ class Guard:
                 ) from None
             more = message.get("more_body", False)
             size += len(message.get("body", b""))
-            self.held += len(message.get("body", b""))
+            self.buffered += len(message.get("body", b""))
             if size > self.limits.upload_bytes:
                 raise self._too_large(f"over {size}")
-            if self.held > self.limits.total_bytes:
+            if self.buffered > self.limits.total_bytes:
                 raise HTTPException(503, "too many uploads at once: try again later", {"retry-after": "1"})
             return message
 
@@ -113,7 +113,7 @@ class Guard:
         try:
             await self.app(scope, receive_within, send_safely)
         finally:
-            self.held -= size
+            self.buffered -= size
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.requests[path, status] += 1
             if status == 200 and scope["method"] == "POST":

@@ -183,8 +183,8 @@ def _read_control(config: object, names: tuple[str, ...]) -> _Control:
             if name := classes.get(alias.strip().casefold()):
                 labels[name] = value
     if not labels:
-        found = [label.get("value", "") for label in tag.iter("Label")]
-        raise ConfigError(f"label_config: expected a label of the classes {', '.join(names)}, got {', '.join(found)}")
+        values = ", ".join(label.get("value", "") for label in tag.iter("Label"))
+        raise ConfigError(f"label_config: expected a label of the classes {', '.join(names)}, got {values}")
     image = tag.get("toName", "")
     return _Control(tag.get("name", ""), image, images[image].removeprefix("$"), labels)
 

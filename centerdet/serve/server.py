@@ -51,7 +51,7 @@ class _TimedProtocol(H11Protocol):
     """HTTP/1.1 that closes a connection on which no request has been under way for `idle_seconds`.
 
     So a client that sends the head of its request byte by byte, or never, cannot hold a connection; nor can one that
-    goes on with a body after the answer. uvicorn's own time-out ends with the first byte.
+    keeps sending a body after the answer. uvicorn's own time-out ends with the first byte.
     """
 
     idle_seconds: float
@@ -83,4 +83,4 @@ class _TimedProtocol(H11Protocol):
                 self._timer.cancel()
                 self._timer = None
         elif self._timer is None:
-            self._timer = self.loop.call_later(self.idle_seconds, self.transport.close)
+            self._timer = self.loop.call_later(self.idle_seconds, self.transport.abort)

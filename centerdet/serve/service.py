@@ -15,7 +15,7 @@ from ..errors import ConfigError, ImageError
 from ..text import nearest
 from .batching import Batcher
 
-__all__ = ["Options", "Service", "read_form", "read_image", "read_options", "read_score"]
+__all__ = ["Options", "Service", "read_form", "read_options", "read_score", "read_upload"]
 
 SCORE = 0.3
 """The least score of an object where a request names none, as `Detector.predict` has it."""
@@ -113,7 +113,7 @@ async def read_form(request: Request) -> tuple[bytes, dict[str, str]]:
         return content, {key: value for key, value in form.items() if isinstance(value, str)}
 
 
-async def read_image(request: Request) -> bytes:
+async def read_upload(request: Request) -> bytes:
     """The image that a request brings, encoded: its body, or the one file of a multipart form."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         content, fields = await read_form(request)
