@@ -135,7 +135,7 @@ def test_a_batch_equals_its_images() -> None:
     decoded = decode(heatmap, distances, stride=STRIDE, top_k=30)
     for number, (own_boxes, own_labels) in enumerate(parts):
         alone = _encode(own_boxes, own_labels, ignore[image_index == number])
-        for name in ("heatmap", "counted", "boxes", "weights"):
+        for name in ("heatmap", "valid_mask", "boxes", "weights"):
             owned = alone.weights > 0 if name == "boxes" else slice(None)  # no object: the box is of no account
             assert torch.equal(getattr(together, name)[number : number + 1][owned], getattr(alone, name)[owned]), name
         single = decode(heatmap[number : number + 1], distances[number : number + 1], stride=STRIDE, top_k=30)
@@ -162,10 +162,10 @@ def test_ignored_objects_are_masked_and_neither_objects_nor_background() -> None
     targets = _encode(boxes, labels, torch.tensor([True]))
     expected = torch.ones(CLASSES, GRID, GRID, dtype=torch.bool)
     expected[1, 5:11, 5:13] = False
-    assert torch.equal(targets.counted[0], expected)
+    assert torch.equal(targets.valid_mask[0], expected)
     assert not targets.heatmap.any() and not targets.weights.any() and targets.num_objects == 0
     tiny = _encode(torch.tensor([[41.0, 41.0, 42.0, 42.0]]), labels, torch.tensor([True]))
-    assert (~tiny.counted).nonzero().tolist() == [[0, 1, 5, 5]]  # its own cell at least
+    assert (~tiny.valid_mask).nonzero().tolist() == [[0, 1, 5, 5]]  # its own cell at least
 
 
 def test_an_ignored_object_does_not_hide_a_positive_one() -> None:
@@ -175,14 +175,14 @@ def test_an_ignored_object_does_not_hide_a_positive_one() -> None:
     alone = _encode(boxes[1:], labels[1:])
     assert torch.equal(with_ignored.heatmap, alone.heatmap) and torch.equal(with_ignored.weights, alone.weights)
     assert torch.equal(with_ignored.boxes[with_ignored.weights > 0], alone.boxes[alone.weights > 0])
-    assert with_ignored.counted[0, 1, 8, 8] and not with_ignored.counted[0, 1, 6, 6]
+    assert with_ignored.valid_mask[0, 1, 8, 8] and not with_ignored.valid_mask[0, 1, 6, 6]
     assert with_ignored.num_objects == 1
 
 
 def test_no_objects_are_background_everywhere() -> None:
     targets = _encode(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), batch=2)
     assert targets.heatmap.shape == (2, CLASSES, GRID, GRID) and not targets.heatmap.any()
-    assert targets.counted.all() and not targets.weights.any() and targets.num_objects == 0
+    assert targets.valid_mask.all() and not targets.weights.any() and targets.num_objects == 0
     assert _decode(targets, 10)[1].max() < 1e-6
 
 

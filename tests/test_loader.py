@@ -1,123 +1,142 @@
-"""The stream of batches follows from (seed, step) alone: not from workers, nor from where a run begins."""
+"""The stream of batches follows from (seed, number of the draw) alone: not from workers, nor where it begins."""
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from centerdet.data.formats import read_dataset
-from centerdet.data.sample import Dataset, Sample
+from centerdet.codec import encode
+from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.shapes import write_shapes
+from centerdet.errors import ImageError
+from centerdet.training import loader as loader_module
 from centerdet.training.augment import Augment
-from centerdet.training.loader import Batch, TrainingImages, image_weights, training_loader
+from centerdet.training.loader import Batch, Schedule, TrainingImages, training_loader
+from centerdet.training.mixture import Mixture, mix
 
 IMAGES = 7
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     root = tmp_path_factory.mktemp("loader") / "shapes"
     write_shapes(root, train=IMAGES, val=1, size=64)
-    return read_dataset(root, ("train",))
+    return mix([read_dataset(root, ("train",))], balance=0.5)
 
 
-def _loader(
-    dataset: Dataset, first: int, last: int, *, workers: int = 0, seed: int = 5, keep: bool = True, balance: float = 0.5
-) -> torch.utils.data.DataLoader:
+def _loader(mixture: Mixture, steps: range, *, batch: int = 3, seed: int = 5, cache: bool = True, **options: int):
+    images = TrainingImages(mixture, Augment(), cache_size=80, cache=cache)
     return training_loader(
-        TrainingImages(dataset, Augment(), keep_size=80, keep=keep),
-        image_weights(dataset, balance),
-        batch=3,
-        seed=seed,
-        first=first,
-        last=last,
-        size_at=lambda step: 32 if step < 4 else 64,
-        mosaic_at=lambda step: 0.5 if step < 5 else 0.0,
-        workers=workers,
-        pin=False,
+        images, mixture, Schedule(7, (32, 64)), batch=batch, seed=seed, stride=8, steps=steps, **options
     )
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    for value in batch:
+        yield from [value] if isinstance(value, Tensor) else value
 
 
 def _check_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(_tensors(one), _tensors(other), strict=True))
 
 
 @pytest.fixture(scope="module")
-def stream(dataset: Dataset) -> list[Batch]:
-    return list(_loader(dataset, 0, 7))
+def stream(mixture: Mixture) -> list[Batch]:
+    return list(_loader(mixture, range(7)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_do_not_change_the_stream(dataset: Dataset, stream: list[Batch], workers: int) -> None:
-    _check_same(list(_loader(dataset, 0, 7, workers=workers)), stream)
+def test_workers_do_not_change_the_stream(mixture: Mixture, stream: list[Batch], workers: int) -> None:
+    _check_same(list(_loader(mixture, range(7), workers=workers)), stream)
 
 
 @pytest.mark.parametrize("first", [1, 4, 6, 7])
-def test_a_stream_begun_later_goes_on_the_same(dataset: Dataset, stream: list[Batch], first: int) -> None:
-    loader = _loader(dataset, first, 7)
+def test_a_stream_begun_later_continues_the_same(mixture: Mixture, stream: list[Batch], first: int) -> None:
+    loader = _loader(mixture, range(first, 7))
     assert len(loader) == 7 - first
     _check_same(list(loader), stream[first:])
 
 
-def test_reading_anew_gives_what_is_kept(dataset: Dataset, stream: list[Batch]) -> None:
-    _check_same(list(_loader(dataset, 2, 4, keep=False)), stream[2:4])
+def test_processes_share_the_draws_of_a_step(mixture: Mixture) -> None:
+    together = list(_loader(mixture, range(3), batch=4))
+    parts = [list(_loader(mixture, range(3), batch=2, rank=rank, world_size=2)) for rank in (0, 1)]
+    for step, batch in enumerate(together):
+        for rank in (0, 1):
+            assert torch.equal(batch.images[rank::2], parts[rank][step].images)
 
 
-def test_another_seed_is_another_stream_and_no_batch_repeats(dataset: Dataset, stream: list[Batch]) -> None:
-    other = list(_loader(dataset, 0, 2, seed=6))
+@pytest.mark.parametrize("share", [1e-12, 0.5])
+def test_reading_again_gives_what_is_cached(
+    mixture: Mixture, stream: list[Batch], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "SHARE_OF_MEMORY", share)  # 1e-12: no room for a single image
+    calls: list[tuple[int, int]] = []
+    images = TrainingImages(mixture, Augment(), 80, True, lambda done, total: calls.append((done, total)))
+    assert calls == [(done, IMAGES) for done in range(1, 1 + (IMAGES if share == 0.5 else 0))]
+    loader = training_loader(images, mixture, Schedule(7, (32, 64)), batch=3, seed=5, stride=8, steps=range(2, 4))
+    _check_same(list(loader), stream[2:4])
+    _check_same(list(_loader(mixture, range(2, 4), cache=False)), stream[2:4])
+
+
+def test_another_seed_is_another_stream_and_no_batch_repeats(mixture: Mixture, stream: list[Batch]) -> None:
+    other = list(_loader(mixture, range(2), seed=6))
     assert not any(torch.equal(a.images, b.images) for a, b in zip(other, stream, strict=False))
     images = [image.numpy().tobytes() for batch in stream for image in batch.images]
     assert len(set(images)) == len(images)
 
 
-def test_batches_have_the_shapes_that_encode_takes(stream: list[Batch]) -> None:
+def test_batches_hold_images_objects_and_their_targets(mixture: Mixture, stream: list[Batch]) -> None:
     for step, batch in enumerate(stream):
         size = 32 if step < 4 else 64
         assert batch.images.shape == (3, 3, size, size) and batch.images.dtype == torch.uint8
         count = len(batch.boxes)
         assert batch.boxes.shape == (count, 4) and batch.boxes.dtype == torch.float32
-        assert batch.labels.shape == batch.ignore.shape == batch.images.shape == (count,)
-        assert (batch.labels.dtype, batch.ignore.dtype, batch.images.dtype) == (torch.int64, torch.bool, torch.int64)
-        assert (batch.images.diff() >= 0).all() and set(batch.images.tolist()) <= {0, 1, 2}
+        assert batch.labels.shape == batch.ignore.shape == batch.image_index.shape == (count,)
+        assert (batch.image_index.diff() >= 0).all() and set(batch.image_index.tolist()) <= {0, 1, 2}
         assert (batch.boxes >= 0).all() and (batch.boxes <= size).all()
+        targets = encode(
+            batch.boxes, batch.labels, batch.ignore, batch.image_index,
+            batch=3, num_classes=len(mixture.names), grid=size // 8, stride=8,
+        )  # fmt: skip
+        assert all(torch.equal(a, b) for a, b in zip(targets, batch.targets, strict=True))
     assert sum(len(batch.boxes) for batch in stream) > 10
 
 
-def test_every_epoch_shows_each_image_once_without_balance(dataset: Dataset) -> None:
-    draws = [draw for draws in _loader(dataset, 0, IMAGES * 10, balance=0.0).batch_sampler for draw in draws]
-    shown = np.asarray([draw.samples[0] for draw in draws]).reshape(-1, IMAGES)  # a row an epoch
-    assert len(shown) == 30
-    assert (np.sort(shown, axis=1) == np.arange(IMAGES)).all()
-    assert len({tuple(row) for row in shown.tolist()}) > 20  # in ever another order
-
-
-def test_balanced_epochs_show_images_by_their_weights(dataset: Dataset) -> None:
-    weights = image_weights(dataset, 1.0)
-    draws = [draw for draws in _loader(dataset, 0, IMAGES * 10, balance=1.0).batch_sampler for draw in draws]
-    shown = np.asarray([draw.samples[0] for draw in draws]).reshape(-1, IMAGES)
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_epochs_show_images_by_their_weights(mixture: Mixture, balance: float) -> None:
+    mixture = mix(mixture.datasets, balance=balance)
+    loader = _loader(mixture, range(IMAGES * 10), cache=False)
+    draws = [draw for draws in loader.batch_sampler for draw in draws]
+    shown = np.asarray([draw.sample for draw in draws]).reshape(-1, IMAGES)  # a row per epoch
     counts = np.stack([np.bincount(row, minlength=IMAGES) for row in shown])
-    assert (np.abs(counts - weights * IMAGES) < 1).all()  # in each epoch the expected number, rounded up or down
-    np.testing.assert_allclose(counts.mean(0), weights * IMAGES, atol=0.35)
+    assert len(shown) == 30
+    assert (np.abs(counts - mixture.weights * IMAGES) < 1).all()  # the expected number, rounded up or down
+    np.testing.assert_allclose(counts.mean(0), mixture.weights * IMAGES, atol=0.35)
+    assert len({tuple(row) for row in shown.tolist()}) > 15  # each in another order
 
 
-def test_image_weights_follow_the_rarest_class() -> None:
-    rows = [[0]] * 10 + [[0, 1]] + [[]] + [[1]]  # class 0 in 11 images, class 1 in one that counts
-    samples = [
-        Sample(
-            Path(f"{number}.jpg"),
-            np.tile([0.0, 0.0, 9.0, 9.0], (len(row), 1)),
-            np.asarray(row, np.int64),
-            np.full(len(row), number == 12),  # difficult: not trained on
-        )
-        for number, row in enumerate(rows)
-    ]
-    dataset = Dataset(samples, ("common", "rare"))
-    assert image_weights(dataset, 0.0) == pytest.approx(1 / 13)
-    expected = np.asarray([1.0] * 10 + [11.0, 1.0, 1.0])
-    assert image_weights(dataset, 1.0) == pytest.approx(expected / expected.sum())
-    assert image_weights(dataset, 0.5) == pytest.approx(expected**0.5 / (expected**0.5).sum())
-    alike = image_weights(Dataset(samples[11:12], ("common", "rare")), 1.0)  # a image without objects
-    assert alike.tolist() == [1.0]
+def test_what_a_dataset_does_not_label_is_masked_on_its_images_alone(mixture: Mixture) -> None:
+    [part] = keep_classes(mixture.datasets, mixture.names[:1])
+    both = mix([mixture.datasets[0], part])
+    for batch, draws in zip(loader := _loader(both, range(4)), loader.batch_sampler, strict=True):
+        for number, draw in enumerate(draws):
+            mask = batch.targets.valid_mask[number]
+            assert mask[0].any() and mask[1:].any() == (draw.sample < IMAGES)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_its_error_in_one_line(mixture: Mixture, tmp_path: Path, workers: int) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(mixture.samples[0].path.read_bytes()[:200])
+    samples = [type(sample)(broken, sample.boxes, sample.labels) for sample in mixture.samples]
+    sad = mix([type(mixture.datasets[0])(samples, mixture.names)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [error] = _loader(sad, range(1), cache=False, workers=workers)
+    assert isinstance(error, ImageError) and str(broken) in str(error) and "\n" not in str(error)

@@ -38,7 +38,7 @@ def _plain_heatmap(logits: Tensor, targets: Targets) -> float:
     total = 0.0
     for index in torch.cartesian_prod(*(torch.arange(side) for side in logits.shape)).tolist():
         logit, wanted = logits[tuple(index)].item(), targets.heatmap[tuple(index)].item()
-        if not targets.counted[tuple(index)]:
+        if not targets.valid_mask[tuple(index)]:
             continue
         chance = 1 / (1 + math.exp(-logit))
         if wanted == 1:
@@ -95,9 +95,9 @@ def test_the_truth_costs_nothing() -> None:
     x, y = points.expand(GRID, GRID), points[:, None].expand(GRID, GRID)
     low, high = targets.boxes[0, ..., :2], targets.boxes[0, ..., 2:]
     distances = torch.stack([x - low[..., 0], y - low[..., 1], high[..., 0] - x, high[..., 1] - y])[None]
-    assert box_loss(distances, targets.boxes, targets.weights, STRIDE) < 1e-5
+    assert box_loss(distances, targets.boxes, targets.weights, targets.total_weight, STRIDE) < 1e-5
     sure = torch.where(targets.heatmap == 1, 30.0, -30.0)
-    assert heatmap_loss(sure, targets.heatmap, targets.counted, targets.num_objects) < 1e-9
+    assert heatmap_loss(sure, targets.heatmap, targets.valid_mask, targets.num_objects) < 1e-9
 
 
 def test_what_is_ignored_costs_nothing() -> None:
@@ -105,7 +105,8 @@ def test_what_is_ignored_costs_nothing() -> None:
     logits, distances = (tensor.float().requires_grad_() for tensor in _outputs(1))
     heatmap, box = detection_loss(logits, distances, targets, STRIDE)
     (heatmap + box).backward()
-    assert logits.grad is not None and not logits.grad[~targets.counted].any() and logits.grad[targets.counted].any()
+    assert logits.grad is not None and not logits.grad[~targets.valid_mask].any()
+    assert logits.grad[targets.valid_mask].any()
     assert box == 0
 
 
@@ -140,6 +141,34 @@ def test_gradients_are_right(scene: str) -> None:
     )
     logits, distances = (tensor.requires_grad_() for tensor in _outputs(1))
     torch.autograd.gradcheck(
-        lambda values: heatmap_loss(values, exact.heatmap, exact.counted, exact.num_objects.double()), logits
+        lambda values: heatmap_loss(values, exact.heatmap, exact.valid_mask, exact.num_objects.double()), logits
     )
-    torch.autograd.gradcheck(lambda values: box_loss(values, exact.boxes, exact.weights, STRIDE), distances)
+    torch.autograd.gradcheck(
+        lambda values: box_loss(values, exact.boxes, exact.weights, exact.total_weight, STRIDE), distances
+    )
+
+
+def test_a_class_that_is_not_labeled_on_an_image_gets_no_gradient_there() -> None:
+    boxes = torch.tensor(SCENES["border"])
+    labels, image_index = torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1])
+    labeled = torch.tensor([[True, True], [True, False]])
+    targets = encode(
+        boxes, labels, torch.zeros(3, dtype=torch.bool), image_index,
+        batch=2, num_classes=2, grid=GRID, stride=STRIDE, labeled=labeled,
+    )  # fmt: skip
+    for spread in (2.0, 1e4):
+        logits, distances = (tensor.requires_grad_() for tensor in _outputs(2, spread))
+        heatmap, box = detection_loss(logits, distances, targets, STRIDE)
+        (heatmap + box).backward()
+        assert logits.grad is not None and torch.isfinite(logits.grad).all()
+        assert (logits.grad[1, 1] == 0).all() and logits.grad[0, 1].any() and logits.grad[1, 0].any()
+
+
+def test_boxes_elsewhere_get_no_gradient_whatever_is_there() -> None:
+    targets = _targets(SCENES["two"])
+    logits, distances = _outputs(1)
+    distances[:, :, targets.weights[0] == 0] = 1e30
+    distances.requires_grad_()
+    sum(detection_loss(logits, distances, targets, STRIDE)).backward()
+    assert distances.grad is not None and torch.isfinite(distances.grad).all()
+    assert not distances.grad[:, :, targets.weights[0] == 0].any()

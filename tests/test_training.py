@@ -22,10 +22,13 @@ from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
 from centerdet.errors import CenterdetError, ConfigError, WeightsError
+from centerdet.images import Geometry, load
 from centerdet.models import Network
+from centerdet.runtimes.pytorch import PyTorchRuntime
 from centerdet.runtimes.weights import read_tensors
-from centerdet.training.loader import TrainingImages, image_weights, training_loader
+from centerdet.training.loader import Schedule, training_loader
 from centerdet.training.loop import Progress, TrainConfig, train, training_images
+from centerdet.training.mixture import mix
 
 STEPS = 6
 
@@ -46,8 +49,8 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _states(out: Path) -> list[str]:
-    return sorted(path.name for path in out.glob("state-*"))
+def _checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in out.glob("checkpoint-*"))
 
 
 def _check_same(first: Path, second: Path, file: str = "final.safetensors") -> None:
@@ -64,9 +67,10 @@ def _copy(run: Path, out: Path) -> Path:
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_weights_states_and_a_log(run: Path) -> None:
+def test_a_run_leaves_weights_checkpoints_and_a_log(run: Path) -> None:
     left = sorted(path.name for path in run.iterdir())
-    assert left == ["final.safetensors", "log.csv", "state-00000004.safetensors", "state-00000006.safetensors"]
+    checkpoints = ["checkpoint-00000004.safetensors", "checkpoint-00000006.safetensors"]
+    assert left == [*checkpoints, "data.json", "final.safetensors", "log.csv"]
     detector = Detector.load(run / "final.safetensors")
     assert detector.names == SHAPE_NAMES and detector.size == 64
     _, fields = read_tensors(run / "final.safetensors")
@@ -78,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights(data: Path, run: Path, tmp_path: P
     before = torch.get_rng_state()
     train(tiny_config(data, tmp_path / "again", workers=workers))
     _check_same(run, tmp_path / "again")
-    _check_same(run, tmp_path / "again", _states(run)[-1])
+    _check_same(run, tmp_path / "again", _checkpoints(run)[-1])
     torch.set_rng_state(before)
 
 
@@ -87,18 +91,18 @@ def test_a_run_that_is_resumed_ends_like_an_undisturbed_one(data: Path, run: Pat
         pass
 
     def stop(progress: Progress) -> None:
-        if progress.step == 5:
+        if progress.step == 4:
             raise Stop
 
     out = tmp_path / "resumed"
     with pytest.raises(Stop):
         train(tiny_config(data, out), progress=stop)
-    assert _states(out) == ["state-00000002.safetensors", "state-00000004.safetensors"]
+    assert _checkpoints(out) == ["checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors"]
     seen: list[int] = []
     train(tiny_config(data, out), resume=True, progress=lambda progress: seen.append(progress.step))
-    assert seen == [5, 6]
+    assert seen == [6]
     _check_same(run, out)
-    _check_same(run, out, "state-00000006.safetensors")  # with the optimizer and the average
+    _check_same(run, out, "checkpoint-00000006.safetensors")  # with the optimizer and the average
     assert (run / "log.csv").read_text() == (out / "log.csv").read_text()
     assert not (out / "resumed.txt").exists()
 
@@ -108,13 +112,13 @@ def test_a_damaged_newest_state_is_passed_over_with_a_message(
     data: Path, run: Path, tmp_path: Path, damage: str
 ) -> None:
     out = _copy(run, tmp_path / "damaged")
-    newest = out / "state-00000006.safetensors"
+    newest = out / "checkpoint-00000006.safetensors"
     content = newest.read_bytes()
     middle = len(content) // 2
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     newest.write_bytes({"cut": content[:middle], "flip": flipped, "empty": b""}[damage])
     (out / "final.safetensors").unlink()
-    with pytest.warns(UserWarning, match=r"resumed at step 4: .*state-00000006"):
+    with pytest.warns(UserWarning, match=r"resumed at step 4: .*checkpoint-00000006"):
         train(tiny_config(data, out), resume=True)
     _check_same(run, out)
     _check_same(run, out, newest.name)
@@ -127,7 +131,7 @@ def test_a_full_disk_leaves_a_run_that_resumes(data: Path, run: Path, tmp_path: 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(progress: Progress) -> None:
-        if progress.step == 3:
+        if progress.step == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
 
     out = tmp_path / "full"
@@ -136,24 +140,26 @@ def test_a_full_disk_leaves_a_run_that_resumes(data: Path, run: Path, tmp_path: 
             train(tiny_config(data, out), progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sorted(path.name for path in out.iterdir()) == ["state-00000002.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint-00000002.safetensors", "data.json"]
     train(tiny_config(data, out), resume=True)
-    _check_same(run, out, "state-00000006.safetensors")
+    _check_same(run, out, "checkpoint-00000006.safetensors")
 
 
 def test_resuming_without_a_whole_state_is_an_error(data: Path, run: Path, tmp_path: Path) -> None:
     out = _copy(run, tmp_path / "damaged")
-    for name in _states(out):
+    for name in _checkpoints(out):
         (out / name).write_bytes((out / name).read_bytes()[:1000])
-    with pytest.raises(ConfigError, match=r"resume: no whole training state in .*state-00000006.*state-00000004"):
+    with pytest.raises(
+        ConfigError, match=r"resume: no complete checkpoint in .*checkpoint-00000006.*checkpoint-00000004"
+    ):
         train(tiny_config(data, out), resume=True)
-    with pytest.raises(ConfigError, match=r"resume: no whole training state in .*new"):
+    with pytest.raises(ConfigError, match=r"resume: no complete checkpoint in .*new"):
         train(tiny_config(data, tmp_path / "new"), resume=True)
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(data: Path, run: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"holds a training already: resume it \(--resume\), or name another folder \(--out\)"
+        ConfigError, match=r"already contains a training run; pass --resume to continue it, or another --out"
     ):
         train(tiny_config(data, run))
     with pytest.raises(ConfigError, match=r"lr: .* was trained with 0\.0025, now 0\.5: resume with the same options"):
@@ -164,11 +170,17 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_options(data: Path,
 
 def test_what_the_weights_do_not_follow_from_may_change_on_resume(data: Path, run: Path, tmp_path: Path) -> None:
     out = _copy(run, tmp_path / "moved")
-    (out / "state-00000006.safetensors").unlink()
-    changes: dict[str, Any] = {"workers": 1, "keep": False, "save": 1, "validate": 3, "patience": 2}
+    (out / "checkpoint-00000006.safetensors").unlink()
+    changes: dict[str, Any] = {
+        "workers": 1,
+        "cache_images": False,
+        "checkpoint_every": 1,
+        "val_every": 3,
+        "patience": 2,
+    }
     train(tiny_config(data, out, **changes), resume=True)
     _check_same(run, out)
-    assert _states(out) == ["state-00000005.safetensors", "state-00000006.safetensors"]
+    assert _checkpoints(out) == ["checkpoint-00000005.safetensors", "checkpoint-00000006.safetensors"]
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------------------
@@ -176,29 +188,29 @@ def test_what_the_weights_do_not_follow_from_may_change_on_resume(data: Path, ru
 
 def test_ctrl_c_ends_the_step_and_saves_it(data: Path, run: Path, tmp_path: Path) -> None:
     def press(progress: Progress) -> None:
-        if progress.step == 3:
-            signal.raise_signal(signal.SIGINT)  # in the handler, or in step 4 once it is entered
+        if progress.step == 2:
+            signal.raise_signal(signal.SIGINT)  # in the handler, or in step 3 once it is entered
 
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_config(data, out, save=100), progress=press)
-    assert _states(out) == ["state-00000004.safetensors"]
+        train(tiny_config(data, out), progress=press)
+    assert _checkpoints(out) == ["checkpoint-00000002.safetensors", "checkpoint-00000003.safetensors"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(tiny_config(data, out), resume=True)
     _check_same(run, out)
-    _check_same(run, out, "state-00000006.safetensors")
+    _check_same(run, out, "checkpoint-00000006.safetensors")
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_whole_files(data: Path, run: Path, tmp_path: Path) -> None:
     def press(progress: Progress) -> None:
-        if progress.step == 3:
+        if progress.step == 2:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(data, out), progress=press)
-    assert sorted(path.name for path in out.iterdir()) == ["state-00000002.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint-00000002.safetensors", "data.json"]
     (out / ".0123.part").write_bytes(b"half")
     train(tiny_config(data, out), resume=True)
     _check_same(run, out)
@@ -211,11 +223,11 @@ def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, t
             signal.raise_signal(signal.SIGINT)
 
     notices: list[str] = []
-    config = tiny_config(data, tmp_path / "run", val=("val",), batch=6, epochs=3, validate=1)
+    config = tiny_config(data, tmp_path / "run", val=("val",), batch=6, epochs=3, val_every=1, checkpoint_every=1)
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=press, notice=notices.append)
-    assert len(notices) == 1 and "the validation is finished first" in notices[0]
-    assert _states(tmp_path / "run") == ["state-00000002.safetensors"]
+    assert len(notices) == 1 and "finishing the validation" in notices[0]
+    assert _checkpoints(tmp_path / "run") == ["checkpoint-00000001.safetensors", "checkpoint-00000002.safetensors"]
     assert (tmp_path / "run" / "best.safetensors").exists()
 
 
@@ -228,43 +240,38 @@ def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_pat
     config = tiny_config(data, tmp_path / "run", names=chosen, val=("val",), epochs=1 / 6)
     detector = train(config, notice=notices.append)
     assert detector.names == chosen
-    for split, said in zip(("train", "val"), notices, strict=True):
-        left_out = keep_classes([read_dataset(data, split)], chosen)[0].left_out
-        assert said.startswith(f"{split}: ") and all(f"{number} object" in said for number in left_out.values())
-        assert sum(left_out.values()) > 0 and not {"star", "circle"} & set(left_out)
-    with pytest.raises(CenterdetError, match="no class 'cirlce', the nearest known is 'circle'"):
+    [notice] = notices
+    left_out = keep_classes([read_dataset(data, "train")], chosen)[0].left_out
+    assert notice.startswith("train: classes not in `names` are treated as background: ")
+    assert all(f"{name} ({number} object" in notice for name, number in left_out.items())
+    assert sum(left_out.values()) > 0 and not {"star", "circle"} & set(left_out)
+    with pytest.raises(CenterdetError, match="no class 'cirlce', did you mean 'circle'"):
         train(tiny_config(data, tmp_path / "other", names=("cirlce",)))
 
 
 def test_without_augmentation_images_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
-    dataset = read_dataset(data, ["train"])
-    config = tiny_config(data, tmp_path, augment="none", balance=0)
-    images = TrainingImages(dataset, training_images(dataset, config).augment, keep_size=1000)
-    loader = training_loader(
-        images, image_weights(dataset, 0), batch=len(dataset), seed=0, first=0, last=1,
-        size_at=lambda step: 96, mosaic_at=lambda step: 0.0, workers=0, pin=False,
-    )  # fmt: skip
+    mixture = mix([read_dataset(data, ["train"])])
+    images = training_images(mixture, tiny_config(data, tmp_path, augment="none"))
+    count = len(mixture.samples)
+    loader = training_loader(images, mixture, Schedule(1, (64,)), batch=count, seed=0, stride=8, steps=range(1))
     batch = next(iter(loader))
-    wanted = {}
-    for sample in dataset.samples:
-        image = images.load(sample.path)
-        geometry = images.Geometry(*image.shape[:2], 96)
-        wanted[geometry.forward_image(image).tobytes()] = geometry.forward(sample.boxes)
+    expected = {}
+    for sample in mixture.samples:
+        image = load(sample.path)
+        geometry = Geometry(*image.shape[:2], 64)
+        expected[geometry.forward_image(image).tobytes()] = geometry.forward(sample.boxes)
     for number, image in enumerate(batch.images):
-        boxes = wanted.pop(image.permute(1, 2, 0).numpy().tobytes())
-        np.testing.assert_allclose(batch.boxes[batch.images == number], boxes, atol=1e-4)
-    assert wanted == {}  # each once
-    train(config)
-    plain = tiny_config(
-        data, tmp_path / "plain", augment="none", balance=0, mosaic=1.0, zoom=(0.3, 3.0), aspect=2.0, color=1.0
-    )
-    train(plain)
-    _check_same(tmp_path, tmp_path / "plain")
+        boxes = expected.pop(image.permute(1, 2, 0).numpy().tobytes())
+        np.testing.assert_allclose(batch.boxes[batch.image_index == number], boxes, atol=1e-4)
+    assert expected == {}  # each once
+    train(tiny_config(data, tmp_path / "a", augment="none"))
+    train(tiny_config(data, tmp_path / "b", augment="none", zoom=(0.3, 3.0), aspect=2.0, color=1.0))
+    _check_same(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_every_optimizer_trains_and_resumes(data: Path, tmp_path: Path, optimizer: str) -> None:
-    changes: dict[str, Any] = {"optimizer": optimizer, "epochs": 2 / STEPS, "save": 1}
+    changes: dict[str, Any] = {"optimizer": optimizer, "epochs": 2 / STEPS, "checkpoint_every": 1}
     losses: list[float] = []
 
     def note(progress: Progress) -> None:
@@ -274,10 +281,10 @@ def test_every_optimizer_trains_and_resumes(data: Path, tmp_path: Path, optimize
     train(tiny_config(data, whole, **changes), progress=note)
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
     out = _copy(whole, tmp_path / "resumed")
-    (out / "state-00000002.safetensors").unlink()
+    (out / "checkpoint-00000002.safetensors").unlink()
     train(tiny_config(data, out, **changes), resume=True)
     _check_same(whole, out)
-    _check_same(whole, out, "state-00000002.safetensors")
+    _check_same(whole, out, "checkpoint-00000002.safetensors")
 
 
 # --- freezing -----------------------------------------------------------------------------------------------------
@@ -288,7 +295,7 @@ def test_frozen_stages_stay_and_all_else_moves(data: Path, run: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         start = Network(len(SHAPE_NAMES), **config.model).state_dict()
-    tensors = read_tensors(run / "state-00000006.safetensors")[0]
+    tensors = read_tensors(run / "checkpoint-00000006.safetensors")[0]
     frozen = tuple(f"backbone.stages.{index}." for index in range(config.freeze))
     for name, before in start.items():
         for part in ("network.", "averaged.module."):
@@ -310,10 +317,10 @@ def test_validation_keeps_the_best_and_stops_early(data: Path, tmp_path: Path) -
         if progress.validation:
             found.append((progress.step, progress.validation.voc.mean_ap))
 
-    config = tiny_config(data, out, val=("val",), epochs=20, validate=1, batch=12, patience=1, lr=0, backbone_lr=0)
+    config = tiny_config(data, out, val=("val",), epochs=20, val_every=1, batch=12, patience=1, lr=0, backbone_lr=0)
     notices: list[str] = []
     train(config, progress=note, notice=notices.append)
-    assert len(notices) == 1 and notices[0].startswith(f"stopped early at step {found[-1][0]} of")
+    assert len(notices) == 1 and notices[0].startswith(f"early stopping at step {found[-1][0]}/")
     scores = [score for _, score in found]
     assert 2 <= len(scores) < 20  # nothing is learnt, so that it ends early
     assert scores[-1] <= max(scores[:-1]) and scores[:-1] == sorted(set(scores[:-1]))
@@ -341,32 +348,72 @@ def test_a_network_that_cannot_be_leaves_no_state(data: Path, tmp_path: Path, ch
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_images(data: Path, tmp_path: Path) -> None:
-    network = tiny_network(len(SHAPE_NAMES), freeze=3)
-    with torch.no_grad():
-        network.heatmap_head[-1].bias.fill_(math.nan)
-    start = tmp_path / "start.safetensors"
-    Detector(network, SHAPE_NAMES, 64).save(start)
-    with pytest.raises(CenterdetError, match=r"step 0: the loss is nan.*images: ") as caught:
-        train(tiny_config(data, tmp_path / "run", start=str(start), mosaic=0.0))
+    config = tiny_config(data, tmp_path / "run", lr=1e30, grad_clip=0.0, optimizer="sgd", checkpoint_every=10)
+    with pytest.raises(
+        CenterdetError, match=r"step [123]: the losses and the gradient's norm are \[.*images: "
+    ) as caught:
+        train(config)
     named = str(caught.value).split("images: ")[1].split(", ")
     assert len(named) == 2 and all(Path(name).is_file() and "train_" in name for name in named)
-    assert _states(tmp_path / "run") == []
+    assert _checkpoints(tmp_path / "run") == []
+
+
+def test_a_gradient_clip_of_0_is_off(data: Path, tmp_path: Path) -> None:
+    tensors = [
+        train(tiny_config(data, tmp_path / str(clip), grad_clip=clip, epochs=1 / STEPS)).runtime.network.state_dict()
+        for clip in (0.0, 1e9)
+    ]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+def test_training_leaves_the_process_as_it_was(data: Path, tmp_path: Path) -> None:
+    def state() -> tuple[object, ...]:
+        denormal = (torch.full((1,), 1e-38) * 1e-3).item() != 0
+        return torch.get_num_threads(), denormal, torch.get_rng_state().tolist()
+
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        before = state()
+        train(tiny_config(data, tmp_path / str(flush), threads=1, epochs=1 / STEPS))
+        assert state() == before
+    torch.set_flush_denormal(False)
+
+
+def test_cheap_checks_come_before_images_are_read(data: Path, tmp_path: Path) -> None:
+    for changes in ({"backbone": "resnet19"}, {"backbone_weights": str(tmp_path / "none.pth")}, {"init_from": "vco"}):
+        with pytest.raises(CenterdetError):
+            train(tiny_config(data, tmp_path / "run", **changes), reading=lambda *_: pytest.fail("images were read"))
+    read: list[tuple[int, int]] = []
+    train(tiny_config(data, tmp_path / "run", epochs=1 / STEPS), reading=lambda *counts: read.append(counts))
+    assert read[-1] == (2 * STEPS, 2 * STEPS)
+
+
+def test_a_local_file_of_backbone_weights_is_reported(data: Path, tmp_path: Path) -> None:
+    state = tiny_network().backbone.state_dict()
+    state.pop(next(iter(state)))
+    state["extra.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "backbone.pth")
+    notices: list[str] = []
+    config = tiny_config(data, tmp_path / "run", backbone_weights=str(tmp_path / "backbone.pth"), epochs=1 / STEPS)
+    train(config, notice=notices.append)
+    assert len(notices) == 1
+    assert f"{len(state) - 1} keys loaded, 1 missing (stages.0.0.weight), 1 unexpected (extra.weight)" in notices[0]
 
 
 def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, tmp_path: Path) -> None:
     network = tiny_network(2, freeze=3)
     start = tmp_path / "start.safetensors"
-    Detector(network, ("cat", "dog"), 64).save(start)
-    config = tiny_config(data, tmp_path / "run", start=str(start), epochs=1 / STEPS, lr=0, backbone_lr=0)
+    Detector(PyTorchRuntime(network, ("cat", "dog"), 64)).save(start)
+    config = tiny_config(data, tmp_path / "run", init_from=str(start), epochs=1 / STEPS, lr=0, backbone_lr=0)
     tensors = train(config).runtime.network.state_dict()
     for name, before in network.named_parameters():
         fresh = name.startswith("heatmap_head.2.")
         assert tensors[name].shape[1:] == before.shape[1:]
         assert fresh or torch.equal(tensors[name], before.half().float()), name
     wrong = tmp_path / "wrong.safetensors"
-    Detector(tiny_network(2, channels=8), ("cat", "dog"), 64).save(wrong)
+    Detector(PyTorchRuntime(tiny_network(2, channels=8), ("cat", "dog"), 64)).save(wrong)
     with pytest.raises(WeightsError, match=r"wrong\.safetensors: made for another network: \d+ tensors do not fit"):
-        train(tiny_config(data, tmp_path / "other", start=str(wrong)))
+        train(tiny_config(data, tmp_path / "other", init_from=str(wrong)))
 
 
 # --- slow ---------------------------------------------------------------------------------------------------------
@@ -378,7 +425,7 @@ def test_four_images_are_learnt_to_the_last_object(tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", train=4, val=1, size=128, seed=1)
     config = TrainConfig(
         str(tmp_path / "shapes"), str(tmp_path / "run"), val=("train",), channels=48, epochs=300, batch=4, sizes=(128,),
-        lr=4e-3, warmup=10, ema=0.95, augment="none", validate=50, save=1000, device="cpu",
+        lr=4e-3, warmup=10, ema=0.95, augment="none", val_every=50, checkpoint_every=1000, device="cpu",
     )  # fmt: skip
     scores: list[float] = []
     train(
@@ -393,8 +440,9 @@ import sys
 from pathlib import Path
 from tiny import tiny_config
 from centerdet.training.loop import train
-config = tiny_config(Path(sys.argv[1]), Path(sys.argv[2]), epochs=4, save=3)
-train(config, resume=any(Path(sys.argv[2]).glob("state-*")), progress=lambda progress: print(progress.step, flush=True))
+config = tiny_config(Path(sys.argv[1]), Path(sys.argv[2]), epochs=4, checkpoint_every=3)
+resume = any(Path(sys.argv[2]).glob("checkpoint-*"))
+train(config, resume=resume, progress=lambda progress: print(progress.step, flush=True))
 """
 
 
@@ -427,7 +475,7 @@ def test_a_run_stopped_at_random_moments_ends_like_an_undisturbed_one(data: Path
     follow(process, lambda number: False)
     assert process.returncode == 0
     _check_same(whole, out)
-    _check_same(whole, out, _states(whole)[-1])
+    _check_same(whole, out, _checkpoints(whole)[-1])
     assert (whole / "log.csv").read_text() == (out / "log.csv").read_text()
     assert sorted(path.name for path in whole.iterdir()) == sorted(
         path.name for path in out.iterdir() if path.suffix != ".part"

@@ -4,31 +4,33 @@ Law: what is written at step k and read again gives the same step k + 1, bit for
 absent; a damaged one is set aside with a notice, so that it never counts as one of the `KEPT` good ones.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..data.fingerprint import dataset_fingerprint, describe_changes
+from ..data.sample import Dataset
 from ..errors import ConfigError, WeightsError
+from ..files import write_atomic
 from ..runtimes.weights import read_tensors, write_tensors
 from .config import TrainConfig
 
-__all__ = ["RunState", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["RunState", "check_data", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
 
 KEPT = 2  # the newest, and one before it should the newest be damaged
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: steps done, best voc-area so far (-1: none yet), validations since then, and the fingerprint
-    of the data that it was trained on."""
+    """Where a run stands: steps done, best voc-area so far (-1: none yet), and validations since then."""
 
     step: int = 0
     best: float = -1.0
     validations_without_improvement: int = 0
-    data: str = ""
 
 
 def list_checkpoints(out: str | Path) -> list[Path]:
@@ -97,3 +99,24 @@ def load_checkpoint(
     for unfinished in out.glob(".*.part"):  # what was being written when the run was killed
         unfinished.unlink()
     return state
+
+
+def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: bool = False) -> None:
+    """Refuse to continue a run with other images, objects or classes than those that its data.json describes.
+
+    Where the data lies does not matter. Writes data.json where it is missing or changes are accepted.
+    """
+    file = Path(out, "data.json")
+    now = [dataset_fingerprint(dataset) for dataset in datasets]
+    before = json.loads(file.read_text()) if file.is_file() else None
+    if before is not None and not accept_changes:
+        if len(before) != len(now):
+            raise ConfigError(f"data: {out} was trained on {len(before)} datasets, got {len(now)}: pass the same")
+        changes = [describe_changes(*pair) for pair in zip(before, now, strict=True)]
+        if any(changes):
+            raise ConfigError(
+                f"data: changed since {out} was started: {'; '.join(filter(None, changes))}: restore the data, or pass "
+                "--accept-changes to continue with it as it is now"
+            )
+    if before != now:
+        write_atomic(file, json.dumps(now).encode())

@@ -7,7 +7,7 @@ would have drawn. Batches: images (B, 3, S, S) uint8 and their `codec.Targets`, 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
     Args:
         cache_size: images are shrunk to this longer side (px) when read, so those above it are interpolated twice.
         cache: keep them in memory so, up to half of what is free; the others are read again for every draw.
-        progress: wraps the samples while they are read.
+        reading: called with the number of images read into memory, and of all.
     """
 
     def __init__(
@@ -77,19 +77,21 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
         augment: Augment,
         cache_size: int,
         cache: bool = True,
-        progress: Callable[[Iterable[Example]], Iterable[Example]] = iter,
+        reading: Callable[[int, int], object] | None = None,
     ) -> None:
         self.mixture, self.augment, self.cache_size = mixture, augment, cache_size
         self.cached: list[Example] = []
         if cache:
             room = SHARE_OF_MEMORY * _free_memory()
             with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-                for example in progress(pool.map(self._read, range(len(mixture.samples)))):
+                for example in pool.map(self._read, range(len(mixture.samples))):
                     room -= example.image.nbytes
                     if room < 0:
                         pool.shutdown(cancel_futures=True)
                         break
                     self.cached.append(example)
+                    if reading:
+                        reading(len(self.cached), len(mixture.samples))
 
     def __getitem__(self, draw: Draw) -> Example | CenterdetError:
         try:

@@ -7,7 +7,7 @@ are read every ten steps: reading a number makes a GPU wait.
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import accumulate
@@ -27,8 +27,8 @@ from ..models import Network, Outputs
 from ..runtimes.pytorch import PyTorchRuntime, find_device, halve
 from ..runtimes.weights import read_tensors, weights_path
 from ..text import plural
-from .augment import Augment, Example
-from .checkpoints import RunState, list_checkpoints, load_checkpoint, save_checkpoint
+from .augment import Augment
+from .checkpoints import RunState, check_data, list_checkpoints, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .interrupt import Interrupt
 from .loader import Schedule, TrainingImages, training_loader
@@ -47,7 +47,10 @@ def train(
     config: TrainConfig,
     *,
     resume: bool = False,
+    accept_changes: bool = False,
+    strict: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    reading: Callable[[int, int], object] | None = None,
     notice: Callable[[str], object] = warnings.warn,
 ) -> Detector:
     """Train, validate, keep the best; return the detector with the final averaged weights.
@@ -57,7 +60,10 @@ def train(
 
     Args:
         resume: continue from the newest complete checkpoint; an error where there is none.
-        progress: called every ten steps and after each validation. notice: called with what the user should know.
+        accept_changes: continue although images, objects or classes have changed since the run was started.
+        strict: what a reader would repair or leave out is an error.
+        progress: called every ten steps and after each validation. reading: called with the number of images read into
+            memory, and of all. notice: called with what the user should know.
     """
     out = Path(config.out)
     if list_checkpoints(out) and not resume:
@@ -65,7 +71,7 @@ def train(
     find_tensorboard() if config.tensorboard else None
     try:
         with training_process(config.seed, config.threads):
-            return _train(config, out, resume, progress, notice)
+            return _train(config, resume, accept_changes, strict, progress, reading, notice)
     except torch.OutOfMemoryError as error:
         raise CenterdetError(
             f"batch {config.batch} of {max(config.sizes)} px does not fit in the GPU's memory: lower batch, sizes or "
@@ -81,26 +87,31 @@ def train(
 
 def _train(
     config: TrainConfig,
-    out: Path,
     resume: bool,
+    accept_changes: bool,
+    strict: bool,
     progress: Callable[[Progress], None] | None,
+    reading: Callable[[int, int], object] | None,
     notice: Callable[[str], object],
 ) -> Detector:
-    device = find_device(config.device)
+    out, device = Path(config.out), find_device(config.device)
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # What is quick to check comes first: annotations, then the network, then the images.
     mixture = read_mixture(
-        config.data, config.train, config.names, shares=config.shares, balance=config.balance, notice=notice
-    )
-    val = _validation_set(config, mixture)
+        config.data, config.train, config.names, shares=config.shares, balance=config.balance,
+        notice=notice, strict=strict,
+    )  # fmt: skip
+    val = _validation_set(config, mixture, notice, strict)
     network = _build_network(config, mixture.names, notice).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     averaged = AveragedModel(network, use_buffers=True)
     averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
     optimizer = _optimizer(network, config)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     state = load_checkpoint(config, network, averaged, optimizer, notice) if resume else RunState()
-    images = training_images(mixture, config)
+    if resume:
+        check_data(out, mixture.datasets, accept_changes=accept_changes)
+    images = training_images(mixture, config, reading)
 
     steps = max(1, round(config.epochs * len(mixture.samples) / config.batch))
     schedule = Schedule(steps, config.sizes)
@@ -111,6 +122,7 @@ def _train(
         steps=range(state.step, steps if patient else state.step), workers=config.workers, pin=device.type == "cuda",
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
+    check_data(out, mixture.datasets)
     cut_log(out / "log.csv", state.step)
     meter = _Meter(state.step, schedule, config.batch, len(mixture.samples))
     writer = find_tensorboard()(str(out / "tensorboard"), purge_step=state.step + 1) if config.tensorboard else None
@@ -211,20 +223,23 @@ class _Meter:
 def training_images(
     mixture: Mixture,
     config: TrainConfig,
-    progress: Callable[[Iterable[Example]], Iterable[Example]] = iter,
+    reading: Callable[[int, int], object] | None = None,
 ) -> TrainingImages:
-    """The images as training augments them."""
+    """The images as training augments them; `reading` is called with the number read into memory, and of all."""
     full = config.augment == "full"
     augment = Augment(config.zoom, config.aspect, config.color) if full else Augment((1, 1), 1, 0, flip=False)
-    return TrainingImages(mixture, augment, max(config.sizes) * 5 // 4, config.cache_images, progress)
+    return TrainingImages(mixture, augment, max(config.sizes) * 5 // 4, config.cache_images, reading)
 
 
-def _validation_set(config: TrainConfig, mixture: Mixture) -> Dataset | None:
+def _validation_set(
+    config: TrainConfig, mixture: Mixture, notice: Callable[[str], object], strict: bool
+) -> Dataset | None:
     """The validation splits of the first dataset, with the classes that are trained."""
     if not config.val:
         return None
     path, _ = parse_source(config.data[0], config.train)
-    dataset = read_dataset(path, config.val, names=None if config.names else mixture.names)
+    names = None if config.names else mixture.names
+    dataset = read_dataset(path, config.val, names=names, notice=notice, strict=strict)
     [kept] = keep_classes([dataset], mixture.names)
     return kept
 

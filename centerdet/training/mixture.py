@@ -7,7 +7,6 @@ background. The nearest relative elsewhere is the federated loss of LVIS (Gupta 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +25,11 @@ __all__ = ["Mixture", "choose_preset", "mix", "parse_source", "read_mixture"]
 class Mixture:
     """The images to train on.
 
-    samples: N, their labels index names. labeled: (N, C) bool, the classes that are annotated on each image.
-    weights: (N,) how often each is drawn, with a sum of 1.
+    datasets: their labels index names. samples: N, of all datasets. labeled: (N, C) bool, the classes that are
+    annotated on each image. weights: (N,) how often each is drawn, with a sum of 1.
     """
 
+    datasets: Sequence[Dataset]
     samples: Sequence[Sample]
     names: tuple[str, ...]
     labeled: NDArray[np.bool_]
@@ -52,26 +52,30 @@ def read_mixture(
     shares: Sequence[float] = (),
     balance: float = 0.0,
     notice: Callable[[str], object],
+    strict: bool = False,
 ) -> Mixture:
-    """Read datasets, each PATH or PATH=SPLIT,SPLIT, and `mix` them; `notice` is told what a user should know."""
+    """Read datasets, each PATH or PATH=SPLIT,SPLIT, and `mix` them.
+
+    notice: called with what a user should know. strict: what a reader would repair or leave out is an error.
+    """
     parsed = [parse_source(source, splits) for source in sources]
     places = [(Path(path).resolve(), split) for path, chosen in parsed for split in chosen]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"data: expected each dataset and split once, got {twice[0]} ({twice[1]}) twice")
-    datasets = [read_dataset(path, chosen) for path, chosen in parsed]
+    datasets = [read_dataset(path, chosen, notice=notice, strict=strict) for path, chosen in parsed]
     for path, dataset in zip(sources, datasets, strict=True):
         if not len(dataset):
             raise ConfigError(f"data: expected at least one image, got none in {path}")
     mixture = mix(datasets, names, shares=shares, balance=balance)
-    kept = keep_classes(datasets, mixture.names)
-    for source, (_, chosen), dataset in zip(sources, parsed, kept, strict=True):
+    for source, (_, chosen), dataset in zip(sources, parsed, mixture.datasets, strict=True):
         if dataset.left_out:
             others = ", ".join(f"{name} ({plural(number, 'object')})" for name, number in dataset.left_out.items())
             where = " + ".join(chosen) if len(sources) == 1 else source
             notice(f"{where}: classes not in `names` are treated as background: {others}")
-    for first, second in pairwise(datasets):
-        if not set(first.names) & set(second.names):
-            notice(f"data: datasets without a common class: {list(first.names)} and {list(second.names)}")
+    for source, dataset in zip(sources, datasets, strict=True):
+        others = {name for other in datasets if other is not dataset for name in other.names}
+        if others and not others & set(dataset.names):
+            notice(f"{source}: shares no class with the other datasets: {list(dataset.names)}")
     folded: dict[str, str] = {}
     for name in dict.fromkeys(name for dataset in datasets for name in dataset.names):
         other = folded.setdefault(" ".join(name.casefold().split()), name)
@@ -115,7 +119,7 @@ def mix(
     rarity = (frequency.max(initial=0) / np.where(frequency > 0, frequency, np.inf)) ** balance
     weights = np.where(present, rarity, 1.0).max(1, initial=1.0)
     weights *= (share / share.sum() / np.bincount(source, weights))[source]
-    return Mixture(samples, names, labeled, weights / weights.sum())
+    return Mixture(kept, samples, names, labeled, weights / weights.sum())
 
 
 def choose_preset(sources: Sequence[str], splits: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from centerdet.data.formats import read_dataset
 from centerdet.data.shapes import write_shapes
 from centerdet.evaluation.evaluation import Evaluation, evaluate_detections
 from centerdet.training.loop import train
-from centerdet.training.progress import THRESHOLDS, Progress, cut_log, find_tensorboard, write_log, write_tensorboard
+from centerdet.training.progress import Progress, cut_log, write_log
+from centerdet.training.tensorboard import find_tensorboard, write_tensorboard
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,24 @@ def test_the_log_is_a_csv_that_can_be_cut(validation: Evaluation, tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("rest", ["", "2", "30,3", "30,3.75,64,2.5000,1.5000,0.001000,,", "3\0\0,,,,,,,\n"])
+def test_a_line_that_was_cut_off_is_dropped_on_resume(tmp_path: Path, rest: str) -> None:
+    log = tmp_path / "log.csv"
+    for step in (10, 20):
+        write_log(log, _now(step))
+    whole = log.read_text()
+    with log.open("a") as file:
+        file.write(rest)
+    cut_log(log, 25)
+    assert log.read_text() == whole
+    write_log(log, _now(30))
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "10", "20", "30"]
+    log.write_text("step,epo")
+    cut_log(log, 0)
+    write_log(log, _now(10))
+    assert log.read_text().splitlines() == whole.splitlines()[:2]
+
+
 def test_tensorboard_reads_scalars_curves_and_images(validation: Evaluation, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     with find_tensorboard()(str(tmp_path)) as board:
@@ -84,12 +103,12 @@ def test_tensorboard_reads_scalars_curves_and_images(validation: Evaluation, tmp
             continue
         assert events.Scalars(f"voc-area/{name}")[0].value == pytest.approx(voc.ap[label])
         proto = events.Tensors(f"precision and recall/{name}")[0].tensor_proto
-        found, wrong, _, missed, precision, recall = np.array(proto.float_val).reshape(6, len(THRESHOLDS))
+        found, wrong, _, missed, precision, recall = np.array(proto.float_val).reshape(6, -1)
         assert (found + missed == voc.num_positive[label]).all()
         np.testing.assert_allclose(recall, found / voc.num_positive[label], atol=1e-6)
         np.testing.assert_allclose(precision * (found + wrong), found, atol=1e-5)
         curve = voc.curve(label)
-        for threshold, count, value in zip(THRESHOLDS, found, precision, strict=True):
+        for threshold, count, value in zip(np.linspace(0, 1, len(found)), found, precision, strict=True):
             reached = int((curve.scores >= threshold).sum())
             assert count == reached and value == pytest.approx(curve.precision[reached - 1] if reached else 1)
 
@@ -101,10 +120,12 @@ def test_a_resumed_training_writes_every_tenth_step_once(data: Path, tmp_path: P
         pass
 
     def stop(progress: Progress) -> None:
-        if progress.step == 11:
+        if progress.step == 10:
             raise Stop
 
-    config = tiny_config(data, tmp_path, batch=1, epochs=3, val=("val",), validate=3, save=4, tensorboard=True)
+    config = tiny_config(
+        data, tmp_path, batch=1, epochs=3, val=("val",), val_every=3, checkpoint_every=4, tensorboard=True
+    )
     with pytest.raises(Stop):
         train(config, progress=stop)
     train(config, resume=True)
