@@ -159,3 +159,9 @@ def test_benchmark(devkit: Path) -> None:
 @pytest.mark.soak
 def test_benchmark_training(devkit: Path) -> None:
     assert "the recipe" in run_script("benchmark_training", devkit, "--threads", 1, "--rounds", 5)
+
+
+@pytest.mark.soak
+def test_benchmark_serve() -> None:
+    words = ("--threads", 1, "--requests", 4, "--rounds", 1, "--seconds", 0.5)
+    assert "8 clients: " in run_script("benchmark_serve", *words)
