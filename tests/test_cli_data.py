@@ -248,3 +248,52 @@ def test_a_failed_split_leaves_nothing(run: Run, tmp_path: Path) -> None:
     assert (code, out) == (1, "") and "1.jpg: another file has this name" in err
     assert os.listdir(tmp_path) == ["in"]
     assert run("split", tmp_path / "in", tmp_path / "out", *words, "--to", "yolo").code == 0
+
+
+@pytest.mark.parametrize("command", ["convert", "split"])
+def test_what_is_repaired_or_left_out_is_a_warning_and_strict_an_error(run: Run, tmp_path: Path, command: str) -> None:
+    yolo(tmp_path / "in", "0 .5 .5 .2 .2\n1 .5 .5 .2 0\n1 .2 .2 .1 .1 7\n")
+    words = [
+        "--to",
+        "voc",
+        *(["--split", "new=train"] if command == "convert" else ["--source", "train", "--part", "new=1"]),
+    ]
+    code, out, err = run(command, tmp_path / "in", tmp_path / "out", *words)
+    assert (code, out) == (0, "new: 1 image, 2 objects\n")
+    assert err.startswith("warning: extra column: 1 noted, such as ") and "warning: inverted box: 1 left out" in err
+    assert err.count("\n") == 2
+    code, out, err = run(command, tmp_path / "in", tmp_path / "strict", *words, "--strict")
+    assert (code, out) == (1, "") and err.startswith("error: ") and "a.txt:3: the sixth column" in err
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+@pytest.mark.parametrize("command", ["convert", "split"])
+def test_classes_are_renamed_boxes_rescaled_and_outside_files_read_on_request(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    coco(tmp_path)
+    with Image.open(tmp_path / "train" / "3.jpg") as opened:
+        opened.resize((120, 80)).save(tmp_path / "train" / "3.jpg")
+    words = [
+        "--to",
+        "voc",
+        *(["--split", "new=train"] if command == "convert" else ["--source", "train", "--part", "new=1"]),
+    ]
+    code, _, err = run(command, tmp_path, tmp_path / "a", *words)
+    assert code == 1 and "states 60 x 40 px, the upright image has 120 x 80" in err and "--rescale" in err
+    code, _, err = run(command, tmp_path, tmp_path / "a", *words, "--rescale", "--rename", "dog=wolf")
+    assert code == 0 and err.startswith("warning: rescaled boxes: 1 repaired")
+    data = read_voc(tmp_path / "a", ["new"])
+    assert data.names == ("wolf", "cat")
+    boxes = {sample.path.stem: sample.boxes.tolist() for sample in data.samples}
+    assert boxes == {"7": [[3, 4, 33, 24]], "3": [[2, 4, 22, 44]]}
+    assert run(command, tmp_path, tmp_path / "b", *words, "--rename", "dog").code == 2
+    root = tmp_path / "yolo"
+    root.mkdir()
+    (root / "data.yaml").write_text("train: ../train\nnames: [cat]\n")
+    assert run("check", root, "--split", "train").code == 1
+    outside = run(command, root, tmp_path / "c", *words)
+    assert outside.code == 1 and "outside the dataset's folder" in outside.err and "--allow-outside" in outside.err
+    (tmp_path / "train" / "3.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert run(command, root, tmp_path / "c", *words, "--allow-outside").code == 0
+    assert run("check", root, "--split", "train", "--allow-outside", "--quiet").code == 0

@@ -215,7 +215,9 @@ def test_one_word_is_one_split_and_one_class(tmp_path: Path, form: Format) -> No
     write_dataset(Dataset([Sample(data.samples[0].path)], ("cat",)), tmp_path / "out", "train", form)
     read = formats.READERS[form](tmp_path / "out", "train", "cat")
     assert len(read) == 1 and read.names == ("cat",)
-    assert convert(tmp_path / "out", tmp_path / "copy", form, {"val": "train"}, names="cat")["val"]["images"] == 1
+    notices: list[str] = []
+    written = convert(tmp_path / "out", tmp_path / "copy", form, {"val": "train"}, names="cat", notice=notices.append)
+    assert written["val"]["images"] == 1 and "no image has an object: 1 image" in notices[0]
 
 
 def test_single_files_are_recognized(tmp_path: Path) -> None:

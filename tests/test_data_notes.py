@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "coco: image id as text": (add(image_id="2"), 2, "odd value: 1 repaired"),
     "coco: image id as fraction": (add(image_id=2.0), 2, "odd value: 1 repaired"),
     "coco: category id as text": (add(category_id="2"), 2, "odd value: 1 repaired"),
-    "coco: no such image": (add(image_id=77), 1, "dangling id: 1 left out"),
+    "coco: no such image": (add(image_id=77), 1, "unlisted image: 1 left out"),
     "coco: no such category": (add(category_id=77), 1, "dangling id: 1 left out"),
     "coco: same id twice": (add(id=1), 2, "duplicate id: 1 repaired"),
     "coco: image ids as text": (alter("images", "id", "2"), 1, "odd value: 1 repaired"),
@@ -180,6 +180,13 @@ def test_a_dataset_of_which_most_is_left_out_is_refused(tmp_path: Path, case: st
         read_dataset(tmp_path, "all")
 
 
+def test_a_file_may_list_a_part_of_the_images_that_it_annotates(tmp_path: Path) -> None:
+    coco(tmp_path, lambda content: content.update(images=content["images"][:1]))
+    notices: list[str] = []
+    data = read_dataset(tmp_path, "all", notice=notices.append)
+    assert [len(sample.boxes) for sample in data.samples] == [1] and notices[0].startswith("unlisted image: 2 left out")
+
+
 def test_images_without_label_file_are_counted_aloud(tmp_path: Path) -> None:
     yolo(tmp_path, "")
     (tmp_path / "labels" / "all" / "b.txt").unlink()
@@ -241,7 +248,7 @@ def test_a_line_that_is_repeated(tmp_path: Path) -> None:
     assert [sample.path.stem for sample in kept.samples] == list("abbbc")  # in a training
     assert notices[0].startswith("repeated in list: 2 noted")
     written = convert(tmp_path, tmp_path / "out", "voc", {"new": "all"}, notice=notices.append)
-    assert written["new"]["images"] == 3 and notices[1].startswith("repeated in list: 2 left out")
+    assert written["new"]["images"] == 3 and notices[1].startswith("repeated in list: 2 noted")
 
 
 @pytest.mark.parametrize(
@@ -315,4 +322,5 @@ def test_a_dataset_without_any_object_and_class_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no object in any annotation, and no list of classes such as classes\.txt"):
         read_dataset(tmp_path, "all")
     (tmp_path / "classes.txt").write_text("cat\n")
-    assert len(read_dataset(tmp_path, "all")) == 3
+    with pytest.warns(UserWarning, match="no image has an object: 3 images"):
+        assert len(read_dataset(tmp_path, "all")) == 3

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.progress import track
 from ..data.download import download_voc
 from ..data.formats import Format, keep_classes, read_dataset, rename_classes, write_dataset
 from ..data.formats import convert as convert_data
-from ..data.records import ReadOptions
+from ..data.records import Item, ReadOptions
 from ..data.split import split as split_data
 from ..errors import ConfigError
 from ..files import new_folder
@@ -124,7 +124,7 @@ def convert(
     written = convert_data(
         data, out, to, splits, names=names, rename=dict(_pairs(rename or [], "--rename", "OLD=NEW")),
         placing="link" if link else "copy", notice=_warn, strict=strict,
-        options=ReadOptions(repeats="drop", rescale=rescale, allow_outside=allow_outside),
+        options=ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=_follow_reading(quiet)),
     )  # fmt: skip
     _show(written, as_json, quiet)
 
@@ -155,10 +155,10 @@ def split(
         raise typer.BadParameter(f"--part: expected NEW=SHARE, such as train=0.8: {error}") from error
     if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise typer.BadParameter(f"--part: expected shares above 0 that sum to 1, got {' and '.join(part)}")
-    options = ReadOptions(repeats="drop", rescale=rescale, allow_outside=allow_outside)
+    new_names = dict(_pairs(rename or [], "--rename", "OLD=NEW"))
+    options = ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=_follow_reading(quiet))
     dataset = read_dataset(data, source, notice=_warn, strict=strict, options=options)
-    renamed = rename_classes([dataset], dict(_pairs(rename or [], "--rename", "OLD=NEW")))
-    [dataset] = keep_classes(renamed, names or ())
+    [dataset] = keep_classes(rename_classes([dataset], new_names), names or ())
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
         written = {
@@ -184,6 +184,10 @@ def _describe_ceiling(ceiling: Mapping[str, Any]) -> str:
         f"ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of {objects} {shared} in "
         f"another's cell, {ceiling['lost']} lost"
     )
+
+
+def _follow_reading(quiet: bool) -> Callable[[Iterable[Item]], Iterable[Item]]:
+    return partial(track, description="read", console=errors, disable=quiet or not errors.is_terminal)
 
 
 def _warn(text: str) -> None:

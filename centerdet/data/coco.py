@@ -206,7 +206,7 @@ def _read_objects(
                 report(Problem("duplicate id", f"{where}.id", f"{number!r} is another annotation's", "repaired"))
             seen.add(number)
         if record["image_id"] not in objects:
-            report(Problem("dangling id", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
+            report(Problem("unlisted image", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
         elif record["category_id"] not in categories:
             report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']!r}"))
         else:

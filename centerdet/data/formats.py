@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError, MissingDataError
 from ..files import new_folder
-from ..text import as_tuple, nearest
+from ..text import as_tuple, nearest, plural
 from .coco import COCO_FILES, read_coco, write_coco
 from .exports import EXPORTS, list_export_splits, read_export, recognize_export
 from .problems import Notes, Report
@@ -71,8 +71,11 @@ def read_dataset(
     if not dataset.names:
         raise DataError(f"{root}: no object in any annotation, and no list of classes such as classes.txt")
     if report is None:
-        notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
-        for line in notes.lines():
+        objects = sum(len(sample.boxes) for sample in dataset.samples)
+        notes.refuse_remains(len(dataset), objects)
+        for line in notes.lines() + (
+            [] if objects else [f"{root}: no image has an object: {plural(len(dataset), 'image')}"]
+        ):
             notice(line)
     return dataset
 

@@ -105,9 +105,9 @@ def assemble(items: Iterable[Item], names: Sequence[str], options: ReadOptions, 
     seen: dict[Path, Sample | None] = {}
     for item in options.progress(items):
         if item.path in seen:
-            effect = {"refuse": "", "keep": "noted", "drop": "left out"}[options.repeats]
             kind = "listed twice" if options.repeats == "refuse" else "repeated in list"
-            report(Problem(kind, item.where, f"{item.path.stem!r} is in the splits already", effect))
+            once = ", and read once" if options.repeats == "drop" else ""
+            report(Problem(kind, item.where, f"{item.path.stem!r} is in the splits already{once}"))
             again = seen[item.path]
             samples += [again] if options.repeats == "keep" and again is not None else []
             continue

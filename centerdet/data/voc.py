@@ -116,14 +116,18 @@ def write_voc(
 
 
 def find_voc_folders(root: Path) -> dict[str, VocFolder]:
-    """The folders in VOC layout of a dataset, by the prefix of their splits' names: "2007:", "" or "train/"."""
+    """The folders in VOC layout of a dataset, by the prefix of their splits' names: "2007:", "" or "train/".
+
+    A folder for each split has its XML beside the images; a folder with Annotations is a dataset of its own.
+    """
     root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
     if (folder := _find_folder(root)) is not None:
         return {"": folder}
     years = {f"{place.name[3:]}:": _find_folder(place) for place in sorted(root.glob("VOC*/"))}
+    if any(years.values()):
+        return {prefix: folder for prefix, folder in years.items() if folder is not None}
     below = {f"{place.name}/": _find_folder(place) for place in sorted(root.glob("[!.]*/"))}
-    found = years if any(years.values()) else below
-    return {prefix: folder for prefix, folder in found.items() if folder is not None}
+    return {prefix: folder for prefix, folder in below.items() if folder is not None and folder.notes == folder.root}
 
 
 def list_voc_splits(root: Path) -> list[str]:

@@ -138,7 +138,8 @@ def _parse_object(element: Element, where: str, report: Report) -> Record:
     name = texts.get("name", "").strip()
     if not name:
         raise Unreadable("expected a name, got none")
-    sides = {child.tag: child.text for child in element.iterfind("bndbox/*")}
+    bounds = element.find("bndbox")
+    sides = {} if bounds is None else {child.tag: child.text for child in bounds}
     corners = []
     for side in SIDES:
         try:
