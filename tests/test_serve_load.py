@@ -1,13 +1,9 @@
 """Eight clients at once, a thousand requests good and bad: no error but those asked for, and flat memory."""
 
 import contextlib
-import re
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -85,13 +81,3 @@ def test_clients_that_trickle_do_not_keep_others_waiting() -> None:
                         connection.sendall(b"x")
                 time.sleep(1)
         assert len(psutil.Process(process.pid).net_connections()) < 10  # all given up
-
-
-@pytest.mark.soak
-def test_the_benchmark_prints_both_figures(repo_root: Path) -> None:
-    words = ["--threads", "1", "--requests", "4", "--rounds", "1", "--seconds", "0.5"]
-    line = [sys.executable, str(repo_root / "scripts" / "benchmark_serve.py"), *words]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"one client: predict [\d.]+ ms, request [\d.]+ ms: [+-][\d.]+ ms", done.stdout)
-    assert re.search(r"8 clients: [\d.]+ x the bare loop \(median of 1 rounds\)", done.stdout)
