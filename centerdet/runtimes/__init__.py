@@ -3,6 +3,7 @@
 `open_runtime` chooses by the file's suffix and imports only what that file needs.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -14,6 +15,11 @@ from .weights import weights_path
 
 __all__ = ["NMS_IOU", "TOP_K", "Outputs", "Runtime", "open_runtime"]
 
+RUNTIMES = {
+    ".onnx": ("onnx", "OnnxRuntime", "centerdet[onnx]"),
+    ".xml": ("openvino", "OpenVinoRuntime", "centerdet[openvino]"),
+}
+"""Module, class and extra by a file's suffix; PyTorch runs the others."""
 NMS_IOU = 0.6
 """Of two boxes of a class that overlap more, only the better one stays."""
 TOP_K = 200
@@ -46,15 +52,21 @@ class Runtime(Protocol):
 
 
 def open_runtime(weights: str | Path, *, device: str | None = None, threads: int | None = None) -> Runtime:
-    """The runtime of a shipped name ("voc") or of a weights file.
+    """The runtime of a shipped name ("voc") or of a weights file: .safetensors, or exported to .onnx or .xml.
 
     Args:
-        device: "cpu", "cuda", …; by default CUDA where it is available.
+        device: "cpu", "cuda", … as the runtime names them; by default CUDA where it is available.
         threads: CPU threads at most; None: the library's own choice.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads: expected None or at least 1, got {threads}")
     path = weights_path(weights)
-    from .pytorch import PyTorchRuntime
-
-    return PyTorchRuntime.load(path, device=device, threads=threads)
+    module, name, extra = RUNTIMES.get(path.suffix.lower(), ("pytorch", "PyTorchRuntime", "centerdet"))
+    try:
+        runtime = getattr(import_module(f".{module}", __package__), name)
+    except ImportError as error:
+        if (error.name or "").startswith("centerdet"):
+            raise
+        raise ConfigError(f"{path}: needs {error.name}: pip install '{extra}'") from None
+    opened: Runtime = runtime.load(path, device=device, threads=threads)
+    return opened

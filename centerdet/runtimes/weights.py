@@ -20,7 +20,16 @@ from ..text import nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SHIPPED", "Header", "check_header", "check_integer", "read_tensors", "weights_path", "write_tensors"]
+__all__ = [
+    "SHIPPED",
+    "Header",
+    "check_header",
+    "check_integer",
+    "read_bytes",
+    "read_tensors",
+    "weights_path",
+    "write_tensors",
+]
 
 SHIPPED = {"voc": "voc_efficientnet_lite0.safetensors"}
 """Names of the detectors that the package ships, and their files."""
@@ -113,12 +122,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
     import safetensors.torch
     from safetensors import SafetensorError
 
-    path = Path(path)
-    if not path.is_file():
-        raise MissingWeightsError(f"{path}: no such weights file")
-    if (size := path.stat().st_size) > MAX_FILE:
-        raise WeightsError(f"{path}: expected at most {MAX_FILE / 2**30:g} GiB, got {size / 2**30:.1f}")
-    with path.open("rb") as file:
+    size = _check_file(path)
+    with Path(path).open("rb") as file:
         if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER and length <= size:
             raise WeightsError(f"{path}: expected a header of at most {MAX_HEADER / 2**20:g} MiB, got {length} bytes")
         file.seek(0)
@@ -137,6 +142,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]
         return tensors, {field: json.loads(text) for field, text in texts.items()}
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its metadata is not JSON: {error}") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of an exported file."""
+    _check_file(path)
+    return Path(path).read_bytes()
+
+
+def _check_file(path: str | Path) -> int:
+    """The size in bytes of a weights file, which must exist and be of bearable size."""
+    if not Path(path).is_file():
+        raise MissingWeightsError(f"{path}: no such weights file")
+    if (size := Path(path).stat().st_size) > MAX_FILE:
+        raise WeightsError(f"{path}: expected at most {MAX_FILE / 2**30:g} GiB, got {size / 2**30:.1f}")
+    return size
 
 
 def _checksum(texts: Mapping[str, str], entries: Mapping[str, Any], chunks: list[memoryview]) -> int:
