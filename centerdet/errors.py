@@ -1,4 +1,4 @@
-"""The exceptions of the package: each says what was expected, what came, where, and what to do.
+"""The exceptions of the package: each states what was expected, what came, where, and what to do.
 
     CenterdetError
     ├── AnnotationError          ValueError

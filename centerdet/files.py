@@ -51,8 +51,8 @@ def _walk(
         passed_over(Path(folder), "link cycle")
         return
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
     except OSError:
         passed_over(Path(folder), "unreadable")
         return

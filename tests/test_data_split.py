@@ -88,7 +88,7 @@ def test_what_cannot_be_split_is_named() -> None:
             split(data, fractions)
     with pytest.raises(DataError, match="expected a regular expression"):
         split(data, {"train": 1}, group_by="(")
-    with pytest.raises(DataError, match=r"'x\+' is not found in cam"):
+    with pytest.raises(DataError, match=r"'x\+' does not match cam"):
         split(data, {"train": 1}, group_by="x+")
     with pytest.raises(DataError, match="expected at least 1 group of images"):
         split(Dataset([], ("a",)), {"train": 1})

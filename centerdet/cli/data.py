@@ -86,7 +86,7 @@ def check(
         for one, samples in report.sets.items()
     }
     if as_json:
-        statistics = {one: found | {"ceiling": ceilings[one]} for one, found in report.statistics.items()}
+        statistics = {one: values | {"ceiling": ceilings[one]} for one, values in report.statistics.items()}
         text = json.dumps(replace(report, statistics=statistics).to_dict())
     else:
         remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}

@@ -41,7 +41,7 @@ def read_coco(
     names: the classes in their order; else the categories of the first file in its order.
     image_dir: the folder that file names count from; else <split>/, images/<split>/, images/, data/, the JSON's own
         folder and root, whichever has the image.
-    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
+    report: called with each problem; the object or image concerned is left out. By default the first one raises.
 
     iscrowd makes `crowd`, area `areas`; the extra key `difficult`, which `write_coco` writes, makes `difficult`; all
     may be missing, as may an image's height and width.

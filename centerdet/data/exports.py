@@ -32,10 +32,10 @@ def read_export(
     report: Report = fail,
     options: ReadOptions = PLAIN,
 ) -> Dataset:
-    """Read splits of a dataset in a tool's own format, as `recognize_export` says; without splits, all of it.
+    """Read splits of a dataset in a tool's own format, see `recognize_export`; without splits, all of it.
 
     names: the classes in their order; else those of all splits in the order of their first appearance.
-    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
+    report: called with each problem; the object or image concerned is left out. By default the first one raises.
     """
     root = Path(root)
     known, read = EXPORTS[recognize_export(root) or "csv"]
@@ -56,10 +56,10 @@ def read_export(
             raise DataError(f"{root}: no object in any annotation")
     order = as_tuple(names)
     report_similar(root, order, report)
-    found = [item for split in chosen for item in items(split, report)]
-    if not found:
+    chosen_items = [item for split in chosen for item in items(split, report)]
+    if not chosen_items:
         report(Problem("empty split", str(root), f"{list(chosen)}: the split has no image"))
-    return assemble(found, order, options, report)
+    return assemble(chosen_items, order, options, report)
 
 
 def recognize_export(root: Path) -> str | None:

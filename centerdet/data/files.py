@@ -108,11 +108,11 @@ class Finder:
             for start in starts:
                 for folder in folders:
                     path = os.path.join(folder, *parts[start:])
-                    found = path if test(path) else self.spelled(path) if spelled else None
-                    if found is not None and test(found):
+                    match = path if test(path) else self.spelled(path) if spelled else None
+                    if match is not None and test(match):
                         self._skip = start
-                        self.report(Problem("moved path", where, f"{name!r} is read as {found}"))
-                        return Path(found)
+                        self.report(Problem("moved path", where, f"{name!r} is read as {match}"))
+                        return Path(match)
         return None
 
     def is_inside(self, path: str) -> bool:

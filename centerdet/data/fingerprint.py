@@ -1,4 +1,4 @@
-"""What a dataset holds, wherever it lies: to tell whether a training goes on with the data that it began with."""
+"""A dataset's contents, wherever it lies: whether a resumed training continues with the data that it began with."""
 
 import hashlib
 import os

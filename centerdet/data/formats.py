@@ -17,7 +17,8 @@ from .exports import EXPORTS, list_export_splits, read_export, recognize_export
 from .problems import Notes, Report
 from .records import PLAIN, ReadOptions
 from .sample import Dataset
-from .voc import find_voc_folders, list_voc_splits, read_voc, write_voc
+from .voc import read_voc, write_voc
+from .voc_layout import find_voc_folders, list_voc_splits
 from .writing import Placing
 from .yolo import list_yolo_splits, read_yolo, write_yolo
 from .yolo_layout import CLASS_FILES, find_layout
@@ -56,13 +57,13 @@ def read_dataset(
     strict: bool = False,
     options: ReadOptions = PLAIN,
 ) -> Dataset:
-    """Read splits of a dataset of whatever format: `read_voc`, `read_coco` and so on, as `recognize` says.
+    """Read splits of a dataset of whatever format: `read_voc`, `read_coco` and so on, see `recognize`.
 
     splits, names: a single string is one of them.
     names: the classes in their order; else the dataset's own. An object of another class is an error.
     notice: called with a line for each kind of thing that was repaired, left out or doubted, with count and example.
     strict: raise the first of these instead.
-    report: gets each problem instead of `notice`; reading goes on without the object or image concerned.
+    report: called with each problem instead of `notice`; the object or image concerned is left out.
 
     What leaves out more images or objects than it reads is an error.
     """
@@ -180,8 +181,8 @@ def convert(
         raise DataError(f"{root}: expected at least one split")
     sets: list[Dataset] = []
     for sources in splits.values():
-        own = sets[0].names if sets and not names else None
-        sets.append(read_dataset(root, sources, names=own, notice=notice, strict=strict, options=options))
+        first = sets[0].names if sets and not names else None
+        sets.append(read_dataset(root, sources, names=first, notice=notice, strict=strict, options=options))
     sets = keep_classes(rename_classes(sets, rename or {}), names or ())
     with new_folder(destination) as draft:
         return {

@@ -168,8 +168,8 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
     difficult, crowd = columns[:, 1:].astype(bool).T.copy()
     stated = None
     if any(area is not None for area in areas):
-        own = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
-        stated = np.array([one if area is None else area for one, area in zip(own, areas, strict=True)])
+        plain = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+        stated = np.array([one if area is None else area for one, area in zip(plain, areas, strict=True)])
     return Sample(
         path, np.array(boxes, np.float64).reshape(-1, 4), columns[:, 0].copy(), difficult, crowd, size,
         areas=stated, lost=lost,

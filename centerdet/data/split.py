@@ -70,9 +70,9 @@ def _find_group(path: Path, group_by: Callable[[Path], str] | str | None) -> str
     if group_by == "folder":
         return str(path.parent)
     try:
-        found = re.search(group_by, path.as_posix())
+        match = re.search(group_by, path.as_posix())
     except re.error as error:
         raise DataError(f"group_by: expected a regular expression, got {group_by!r}: {error}") from error
-    if found is None:
-        raise DataError(f"group_by: {group_by!r} is not found in {path}")
-    return found[1] if found.re.groups else found[0]
+    if match is None:
+        raise DataError(f"group_by: {group_by!r} does not match {path}")
+    return match[1] if match.re.groups else match[0]

@@ -26,8 +26,8 @@ def _columns(path: Path) -> dict[str, str] | None:
     with path.open("rb") as file:
         start = file.read(4096).decode("utf-8-sig", "replace")
     titles = {title.strip().casefold(): title for title in next(csv.reader(start.splitlines()[:1]), [])}
-    found = {column: titles[name] for column, names in COLUMNS.items() for name in names[::-1] if name in titles}
-    return found if len(found) == len(COLUMNS) else None
+    columns = {column: titles[name] for column, names in COLUMNS.items() for name in names[::-1] if name in titles}
+    return columns if len(columns) == len(COLUMNS) else None
 
 
 def list_tables(root: Path) -> dict[str, list[Path]]:

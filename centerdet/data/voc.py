@@ -1,36 +1,25 @@
 """PASCAL VOC, read and written: one XML file an image, image folders, lists of splits.
 
 The devkit has Annotations/, JPEGImages/ and ImageSets/Main/<split>.txt; exporters also put XML beside the images, a
-folder for each split, or other names; `read_voc` says which are read.
+folder for each split, or other names: see `voc_layout`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..errors import DataError, MissingDataError
-from ..files import walk_files
+from ..errors import DataError
 from ..text import as_tuple
-from .files import Finder, find_images, leads_out, read_lines, read_text
+from .files import Finder, find_images, read_lines, read_text
 from .problems import Problem, Report, fail
 from .records import PLAIN, Item, ReadOptions, assemble, report_similar
 from .sample import Dataset
-from .voc_xml import Annotation, annotation_xml, from_corners, parse_annotation, to_corners
+from .voc_layout import VocFolder, find_voc_folders, open_split, read_list
+from .voc_xml import Annotation, annotation_xml, parse_annotation
 from .writing import Entry, Placing, prepare, write_files
 
-__all__ = [
-    "VOC_NAMES",
-    "annotation_xml",
-    "find_voc_folders",
-    "from_corners",
-    "list_voc_splits",
-    "list_voc_unpaired",
-    "read_voc",
-    "to_corners",
-    "write_voc",
-]
+__all__ = ["VOC_NAMES", "read_voc", "write_voc"]
 
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -38,29 +27,8 @@ VOC_NAMES = (
 )  # fmt: skip
 """The twenty classes in the devkit's order."""
 
-NOTES = ("Annotations", "annotations", "annotations/xmls", "labels", "Labels", "xml", "xmls", ".")
-IMAGES = ("JPEGImages", "images", "Images", "data", "imgs", "img", "PNGImages")
-"""Where XML files and images are looked for below a folder, in this order."""
-
 CLASS_FILES = ("classes.txt", "labels.txt", "predefined_classes.txt", "labelmap.txt", "pascal_label_map.pbtxt")
 """Lists of classes: one a line; CVAT's label:color:parts:actions; VoTT's items with name: '...'."""
-
-OF_CLASS = re.compile(r"(.*\S)\s+(-?[01])")
-"""A line of a list of one class: an image, and whether the class is in it."""
-
-
-@dataclass(frozen=True)
-class VocFolder:
-    """A folder in VOC layout: where its XML files are, and where its images are looked for."""
-
-    root: Path
-    notes: Path
-    images: tuple[Path, ...]
-
-    def list_annotations(self) -> list[Path]:
-        """Its XML files, by path."""
-        deep = self.notes != self.root  # XML beside images: not those of the folders below, which are other splits
-        return [path for path in walk_files(self.notes, (".xml",)) if deep or path.parent == self.root]
 
 
 def read_voc(
@@ -79,12 +47,12 @@ def read_voc(
     names: the classes in their order. Else those of a file of `CLASS_FILES` in root; else every class of the
         annotations in the order of its first appearance, files taken by name, whatever the split, so that all splits
         agree. Folders called VOC<year> that hold no others have the twenty of `VOC_NAMES`.
-    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
+    report: called with each problem; the object or image concerned is left out. By default the first one raises.
 
     An annotation needs only `name` and `bndbox` in each object. An image without objects is normal.
     """
     root = Path(root)
-    lists = [_open_split(root, split) for split in as_tuple(splits)]
+    lists = [open_split(root, split) for split in as_tuple(splits)]
     if not lists:
         raise DataError(f"{root}: expected at least one split")
     parsed: dict[Path, Annotation] = {}
@@ -115,111 +83,6 @@ def write_voc(
     return {"images": len(prepared), "objects": sum(len(sample.boxes) for sample, _, _ in prepared)}
 
 
-def find_voc_folders(root: Path) -> dict[str, VocFolder]:
-    """The folders in VOC layout of a dataset, by the prefix of their splits' names: "2007:", "" or "train/".
-
-    A folder for each split has its XML beside the images; a folder with Annotations is a dataset of its own.
-    """
-    root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-    if (folder := _find_folder(root)) is not None:
-        return {"": folder}
-    years = {f"{place.name[3:]}:": _find_folder(place) for place in sorted(root.glob("VOC*/"))}
-    if any(years.values()):
-        return {prefix: folder for prefix, folder in years.items() if folder is not None}
-    below = {f"{place.name}/": _find_folder(place) for place in sorted(root.glob("[!.]*/"))}
-    return {prefix: folder for prefix, folder in below.items() if folder is not None and folder.notes == folder.root}
-
-
-def list_voc_splits(root: Path) -> list[str]:
-    """The lists of a devkit or folder, without those of single classes and without trainval beside train and val."""
-    splits = []
-    for prefix, folder in find_voc_folders(root).items():
-        named = []
-        for file in sorted((folder.root / "ImageSets" / "Main").glob("[!.]*.txt")):
-            if not all(map(OF_CLASS.fullmatch, read_lines(file, lenient=True)[:1])):
-                named.append(file.stem)
-        named = [stem for stem in named if stem != "trainval" or not {"train", "val"} <= set(named)]
-        if prefix.endswith("/"):
-            splits += [prefix[:-1]]
-        else:
-            splits += [prefix + stem for stem in named or ["all"]]
-    return splits
-
-
-def list_voc_unpaired(root: Path, splits: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """(file, what) of each annotation without an image, or image without one, that the splits do not name."""
-    lists = [_open_split(root, split) for split in splits]
-    for folder in dict.fromkeys(folder for folder, _ in lists):
-        named = {stem for place, file in lists if place == folder for _, stem in _read_list(place, file, _ignore)}
-        place = folder.images[0]
-        images = {path.relative_to(place).with_suffix("").as_posix(): path for path in find_images(place)}
-        notes = {path.relative_to(folder.notes).with_suffix("").as_posix(): path for path in folder.list_annotations()}
-        for stem in sorted((images.keys() ^ notes.keys()) - named):
-            yield images.get(stem) or notes[stem], "no annotation" if stem in images else "no image"
-
-
-def _ignore(problem: Problem) -> None:
-    pass
-
-
-def _find_folder(root: Path) -> VocFolder | None:
-    for name in NOTES:
-        notes = root / name if name != "." else root
-        depth = "*.xml" if name == "." else "**/*.xml"
-        if notes.is_dir() and next(notes.glob(depth), None) is not None:
-            places = [root / image for image in IMAGES if (root / image).is_dir()]
-            return VocFolder(root, notes, (*places, *([] if places and notes != root else [notes]), root))
-    if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():  # nothing is labeled yet
-        return VocFolder(root, root / "Annotations", (root / "JPEGImages", root))
-    return None
-
-
-def _open_split(root: Path, split: str) -> tuple[VocFolder, Path | None]:
-    """The VOC folder that a split names, and its list: None for all of its annotations."""
-    if not root.is_dir():
-        raise MissingDataError(f"{root}: no such folder")
-    year, _, name = split.rpartition(":")
-    if leads_out(name) or (year and leads_out(year)):
-        raise DataError(f"{root}: split {split!r} leads out of the folder")
-    folders = find_voc_folders(root)
-    if f"{name}/" in folders and not year:
-        return folders[f"{name}/"], None
-    folder = folders.get(f"{year}:" if year else "")
-    known = list_voc_splits(root)
-    hint = f"; known are {known}" if known else ""
-    hint += ": pass --val '' to train without validation" if split == "val" else ""
-    if folder is None:
-        raise MissingDataError(f"{root}: no folder Annotations (VOC layout) for split {split!r}{hint}")
-    file = folder.root / "ImageSets" / "Main" / f"{name}.txt"
-    if file.is_file():
-        return folder, file
-    if name != "all":
-        raise MissingDataError(f"{file}: no such split{hint or '; known are none'}, and 'all'")
-    return folder, None
-
-
-def _read_list(folder: VocFolder, file: Path | None, report: Report) -> Iterator[tuple[str, str]]:
-    """(file:line, image's name without suffix) of each line of a split."""
-    if file is None:
-        for path in folder.list_annotations():
-            yield str(path), path.relative_to(folder.notes).as_posix()[:-4]
-        return
-    empty = True
-    lines = read_lines(file, lenient=True)
-    of_class = all(
-        OF_CLASS.fullmatch(line) and not (folder.notes / f"{line}.xml").is_file() for line in lines[:9] if line
-    )
-    for number, line in enumerate(lines, 1):
-        stem, flag = match.groups() if of_class and (match := OF_CLASS.fullmatch(line)) else (line, "1")
-        if stem and leads_out(stem):
-            report(Problem("refused path", f"{file}:{number}", f"{stem!r} leads out of the folder"))
-        elif stem and flag != "-1":
-            empty = False
-            yield f"{file}:{number}", stem
-    if empty:
-        report(Problem("empty split", str(file), "the split names no image"))
-
-
 def _read_items(
     lists: Sequence[tuple[VocFolder, Path | None]], parsed: dict[Path, Annotation], finder: Finder, report: Report
 ) -> Iterator[Item]:
@@ -235,7 +98,7 @@ def _read_items(
         return images
 
     for folder, file in lists:
-        for where, stem in _read_list(folder, file, report):
+        for where, stem in read_list(folder, file, report):
             path = folder.notes / f"{stem}.xml"
             if not path.is_file():
                 other = finder.find(f"{stem}.xml", [folder.notes], where) or finder.find(
@@ -248,17 +111,17 @@ def _read_items(
             annotation = parsed.get(path) or parse_annotation(path, report)
             if annotation is None:
                 continue
-            found: list[str] = []
+            matches: list[str] = []
             for place in folder.images:
-                if found := images_below(place).get(str(place / stem), []):
+                if matches := images_below(place).get(str(place / stem), []):
                     break
-            if len(found) > 1:
-                found = [one for one in found if Path(one).name == annotation.filename] or found
-            if len(found) > 1:
-                names = [Path(one).name for one in found]
+            if len(matches) > 1:
+                matches = [one for one in matches if Path(one).name == annotation.filename] or matches
+            if len(matches) > 1:
+                names = [Path(one).name for one in matches]
                 report(Problem("missing image", where, f"several images of one name: {names}"))
                 continue
-            image = Path(found[0]) if found else _find_named(stem, annotation, folder, finder, where)
+            image = Path(matches[0]) if matches else _find_named(stem, annotation, folder, finder, where)
             yield Item(where, image, annotation.size, annotation.objects)
 
 

@@ -1,6 +1,6 @@
 """Writing a dataset so that nothing is ever half written.
 
-A writer lists what it wants to write, the index of the split (list, JSON, YAML) last; everything is checked before the
+A writer lists its files, the index of the split (list, JSON, YAML) last; everything is checked before the
 first byte, each file is written atomically, and until the index exists nothing refers to the files before it.
 """
 
@@ -66,7 +66,7 @@ def prepare(dataset: Dataset, split: str, *, real_size: bool = False) -> list[tu
 def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: bool, replace: Sequence[str] = ()) -> None:
     """Write entries below root in their order, after checking that none of them meets a different file there.
 
-    root must be missing or empty unless `add` says that it may hold something already, or the images are in place.
+    root must be missing or empty unless `add` allows other files in it, or the images are in place.
     Of a link to an image, its target is copied or linked.
     """
     if placing not in ("copy", "link"):

@@ -44,7 +44,7 @@ def read_yolo(
         file's own. Without such a file, classes.txt has one class a line, and folders are the splits.
     splits: keys such as "train" and "val", each a folder, a list of images (.txt), or several of these.
     names: the classes in their order; else the dataset's.
-    report: gets each problem; reading goes on without the object or image concerned. By default the first one raises.
+    report: called with each problem; the object or image concerned is left out. By default the first one raises.
 
     The header of each image with objects is read for its size. Of a polygon or keypoints the box is read, of a sixth
     column (a track or a confidence) nothing.
@@ -202,8 +202,8 @@ def _find_label_file(image: Path, layout: Layout, finder: Finder) -> Path | None
     for folder in tried:
         for name in (f"{image.stem}.txt", f"{image.name}.txt"):
             path = os.path.join(folder, name)
-            if (found := path if os.path.isfile(path) else finder.spelled(path)) is not None:
-                return Path(found)
+            if (match := path if os.path.isfile(path) else finder.spelled(path)) is not None:
+                return Path(match)
     return None
 
 

@@ -21,7 +21,7 @@ from ..data.coco import to_bbox
 from ..data.coco_records import Id, as_id
 from ..data.files import leads_out, load_json, read_text
 from ..data.sample import Dataset
-from ..data.voc import from_corners, to_corners
+from ..data.voc_xml import from_corners, to_corners
 from ..detections import Detections
 from ..errors import AnnotationError, DataError
 from ..files import write_atomic

@@ -27,7 +27,7 @@ def list_stems(dataset: Dataset) -> list[str]:
     stems = [sample.path.stem for sample in dataset.samples]
     stems = stems if len(set(stems)) == len(stems) else _paths(dataset)
     if twice := [stem for stem, times in Counter(stems).items() if times > 1]:
-        raise DataError(f"several images of the dataset are called {twice[0]!r}: results cannot tell them apart")
+        raise DataError(f"several images of the dataset are called {twice[0]!r}, so that results are ambiguous")
     return stems
 
 

@@ -20,7 +20,7 @@ from ..data.formats import find_splits, keep_classes, read_dataset, recognize
 from ..data.problems import NOTES, Problem
 from ..data.records import PLAIN, ReadOptions, describe_mismatch
 from ..data.sample import Dataset, Sample
-from ..data.voc import list_voc_unpaired
+from ..data.voc_layout import list_voc_unpaired
 from ..data.yolo import list_yolo_unpaired
 from ..errors import CenterdetError, DataError, ImageError
 from ..images import load
@@ -74,21 +74,21 @@ class CheckReport:
 
     def _statistics_lines(self, remarks: Mapping[str, str]) -> list[str]:
         lines = []
-        for split, found in self.statistics.items():
+        for split, values in self.statistics.items():
             lines.append(
-                f"{split}: {plural(found['images'], 'image')}, {found['without objects']} without objects; "
-                f"{plural(found['objects'], 'object')}, {found['difficult']} difficult, {found['crowd']} crowd"
+                f"{split}: {plural(values['images'], 'image')}, {values['without objects']} without objects; "
+                f"{plural(values['objects'], 'object')}, {values['difficult']} difficult, {values['crowd']} crowd"
             )
             for what in ("image height", "image width", "box height", "box width"):
-                low, middle, high = found[what]
+                low, middle, high = values[what]
                 lines.append(f"  {what}: {low:.5g} to {high:.5g} px, median {middle:.5g}")
-            lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in found["box sizes"].items()))
+            lines.append("  boxes: " + ", ".join(f"{number} {size}" for size, number in values["box sizes"].items()))
             lines += [f"  {remarks[split]}"] if split in remarks else []
-        names = dict.fromkeys(name for found in self.statistics.values() for name in found["classes"])
+        names = dict.fromkeys(name for values in self.statistics.values() for name in values["classes"])
         width = max(map(len, [*names, "objects"]))
         lines.append("  ".join(["objects".ljust(width), *(split.rjust(10) for split in self.statistics)]))
         for name in names:
-            numbers = [str(found["classes"][name]["objects"]).rjust(10) for found in self.statistics.values()]
+            numbers = [str(values["classes"][name]["objects"]).rjust(10) for values in self.statistics.values()]
             lines.append("  ".join([name.ljust(width), *numbers]))
         return lines
 
@@ -104,7 +104,7 @@ def check(
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
     options: ReadOptions = PLAIN,
 ) -> CheckReport:
-    """Look for everything that is wrong with a dataset; goes on after each problem.
+    """Find every problem of a dataset.
 
     splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
     names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
@@ -120,10 +120,10 @@ def check(
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
     for split, sources in splits.items():
-        own = next((data.names for data in sets.values()), None)
+        first_names = next((data.names for data in sets.values()), None)
         try:
             sets[split] = read_dataset(
-                root, sources, names=None if names else own, report=problems.append, options=options
+                root, sources, names=None if names else first_names, report=problems.append, options=options
             )
             read += as_tuple(sources)
         except CenterdetError as error:
@@ -188,7 +188,7 @@ def _describe(dataset: Dataset, sizes: Sequence[tuple[int, ...]]) -> dict[str, A
     labels = np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)])
     difficult = np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)])
     images = np.concatenate([np.zeros(0, np.int64), *(np.unique(sample.labels) for sample in samples)])
-    columns = [np.bincount(found, minlength=classes).tolist() for found in (labels, labels[difficult], images)]
+    columns = [np.bincount(column, minlength=classes).tolist() for column in (labels, labels[difficult], images)]
     sides = boxes[:, 2:] - boxes[:, :2]
     areas = sides.prod(1)
     measures = np.array(sizes, float).reshape(-1, 2)

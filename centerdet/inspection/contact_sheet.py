@@ -42,11 +42,11 @@ def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArra
     sides = [GAP + number * (TILE + GAP) for number in (min(count, COLUMNS), -(-count // COLUMNS))]
     sheet = Image.new("RGB", (sides[0], HEAD + sides[1]), "white")
     for number, (image, heatmap) in enumerate(zip(batch.images, batch.targets.heatmap, strict=True)):
-        own = batch.image_index == number
-        ignored, labels = batch.ignore[own].tolist(), batch.labels[own].tolist()
+        of_image = batch.image_index == number
+        ignored, labels = batch.ignore[of_image].tolist(), batch.labels[of_image].tolist()
         tile = draw_boxes(
             _heat(image.permute(1, 2, 0).numpy(), heatmap.numpy()),
-            batch.boxes[own].numpy() * (TILE / size),
+            batch.boxes[of_image].numpy() * (TILE / size),
             [dataset.names[label] for label in labels],
             [GRAY if ignore else color_of(label) for label, ignore in zip(labels, ignored, strict=True)],
             ignored,
