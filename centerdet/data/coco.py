@@ -153,7 +153,8 @@ def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> 
         else:
             categories[record["id"]] = name
             parents[record["id"]] = record.get("supercategory")
-    used = {as_id(one.get("category_id")) for one in content.get("annotations") or () if isinstance(one, dict)}
+    rows = content.get("annotations")
+    used = {as_id(row.get("category_id")) for row in (rows if isinstance(rows, list) else ()) if isinstance(row, dict)}
     for number, name in list(categories.items()):  # Roboflow's first category is the project
         others = [parent for other, parent in parents.items() if other != number]
         if number not in used and others and all(parent == name for parent in others):

@@ -100,9 +100,9 @@ def _box_of(polygons: Sequence[object]) -> list[float] | None:
     """[x, y, width, height] around polygons [x1, y1, x2, y2, ...]."""
     try:
         points = np.concatenate([np.array(polygon, float).reshape(-1, 2) for polygon in polygons])
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
     except (TypeError, ValueError):
         return None
-    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
     return [left, top, right - left, bottom - top]
 
 

@@ -182,8 +182,10 @@ def _read_vott(paths: Sequence[Path], finder: Finder, report: Report) -> Iterato
     for path in paths:
         assets = _loaded(path, report).get("assets", {})
         for key, entry in assets.items() if isinstance(assets, dict) else ():
-            asset, where = entry["asset"], f"{path}: {key}"
-            name = str(asset["name"])
+            where, asset = f"{path}: {key}", entry.get("asset") if isinstance(entry, dict) else None
+            if not isinstance(asset, dict) or not isinstance(name := asset.get("name"), str):
+                report(Problem("broken annotation", where, f"expected an asset with a name, got {asset!r:.80}"))
+                continue
             image = finder.find(name, [path.parent, path.parent.parent], where) or path.parent / name
             records = _collect(where, entry.get("regions"), region, report)
             yield Item(where, image, _size(asset.get("size")), records)
@@ -228,7 +230,7 @@ def _read_fiftyone(paths: Sequence[Path], finder: Finder, report: Report) -> Ite
         def detection(one: Mapping[str, Any], where: str, classes: Any = classes) -> list[Record]:
             label = one["label"]
             left, top, width, height = map(float, one["bounding_box"])
-            name = classes[label] if isinstance(label, int) else label
+            name = classes[label] if isinstance(label, int) and label >= 0 else label
             return [Record(where, str(name), (left, top, left + width, top + height), one["bounding_box"])]
 
         for key, objects in labels.items() if isinstance(labels, dict) else ():

@@ -5,6 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -131,9 +132,10 @@ class Finder:
             folder = other
         if folder not in self._names:
             names: dict[str, list[str]] = {}
-            for one in os.listdir(folder):
-                if not is_companion(one):
-                    names.setdefault(_spelling(one), []).append(one)
+            with suppress(OSError):
+                for one in os.listdir(folder):
+                    if not is_companion(one):
+                        names.setdefault(_spelling(one), []).append(one)
             self._names[folder] = names
         matches = self._names[folder].get(_spelling(name), [])
         return os.path.join(folder, matches[0]) if len(matches) == 1 else None

@@ -201,14 +201,11 @@ def recognize(root: str | Path) -> str:
     elif root.is_dir():
         layout = find_layout(root)
         described = layout is not None and layout.name not in map(os.path.basename, CLASS_FILES)
-        signs = {
-            "voc": bool(find_voc_folders(root)),
-            "coco": any(next(root.glob(pattern.format("*")), None) is not None for pattern in COCO_FILES[:-1]),
-            "yolo": described,
-        }
+        listed = [path for pattern in COCO_FILES[:-1] for path in sorted(root.glob(pattern.format("*")))[:1]]
+        coco = (recognize_export(listed[0]) or "coco") if listed else ""
+        signs = {"voc": bool(find_voc_folders(root)), coco: bool(coco), "yolo": described}
         forms = [form for form, there in signs.items() if there]
-        weak = recognize_export(root)
-        if weak is not None and (not forms or forms == ["coco"]):
+        if not forms and (weak := recognize_export(root)) is not None:
             forms = [weak]
         elif not forms and layout is not None:
             forms = ["yolo"]

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import AnnotationError
@@ -25,9 +26,17 @@ def _columns(path: Path) -> dict[str, str] | None:
     """Column -> its title in a table; None where it is no table of boxes."""
     with path.open("rb") as file:
         start = file.read(4096).decode("utf-8-sig", "replace")
-    titles = {title.strip().casefold(): title for title in next(csv.reader(start.splitlines()[:1]), [])}
+    first = next(iter(start.splitlines()), "")
+    titles = {title.strip().casefold(): title for title in next(_rows(path, first), [])}
     columns = {column: titles[name] for column, names in COLUMNS.items() for name in names[::-1] if name in titles}
     return columns if len(columns) == len(COLUMNS) else None
+
+
+def _rows(path: Path, text: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(text.splitlines())
+    except csv.Error as error:
+        raise AnnotationError(f"{path}: broken table: {error}") from error
 
 
 def list_tables(root: Path) -> dict[str, list[Path]]:
@@ -55,13 +64,15 @@ def read_tables(paths: Sequence[Path], finder: Finder, report: Report) -> Iterat
         names = _read_descriptions(finder.root) if described else {}
         stems = {image.stem: image for image in find_images(finder.root, report)} if described else {}
         images: dict[str, list[Record]] = {}
-        for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
-            where, records = f"{path}:{number}", images.setdefault(row[titles["image"]] or "", [])
+        head, *rows = _rows(path, read_text(path))
+        for number, values in enumerate(rows, 2):
+            row = dict(zip_longest(head, values[: len(head)], fillvalue=""))
+            where, records = f"{path}:{number}", images.setdefault(row[titles["image"]], [])
             sides = [row[titles[key]] for key in ("xmin", "ymin", "xmax", "ymax")]
             if not any(sides):  # a row without a box is an image without objects
                 continue
             left, top, right, bottom = (to_number(side, where, lambda problem: None) for side in sides)
-            name = row[titles["label"]] or ""
+            name = row[titles["label"]]
             lost = [key[2:].lower() + " flags" for key in ("IsOccluded", "IsTruncated") if row.get(key) == "1"]
             crowd = row.get("IsGroupOf") == "1"
             box = (left, top, right, bottom)
@@ -76,6 +87,6 @@ def _read_descriptions(root: Path) -> dict[str, str]:
     """Open Images' class codes -> names."""
     for file in walk_files(root, (".csv",)):
         if "class" in file.stem and _columns(file) is None:
-            rows = csv.reader(read_text(file).splitlines())
+            rows = _rows(file, read_text(file))
             return {row[0]: row[1] for row in rows if len(row) == 2 and row[0].startswith("/")}
     return {}

@@ -85,7 +85,8 @@ def _read_yaml(file: Path) -> Layout:
         if key not in ("path", "names", "nc") and row and all(isinstance(one, str) and one for one in row):
             sources[str(key)] = row
     shape = described.get("kpt_shape")
-    keypoints = int(shape[0]) * int(shape[1]) if isinstance(shape, list) and len(shape) == 2 else 0
+    sides = shape if isinstance(shape, list) and len(shape) == 2 else [0, 0]
+    keypoints = sides[0] * sides[1] if all(type(side) is int and side > 0 for side in sides) else 0
     return Layout(file, file.parent, top if top.is_dir() else file.parent, names, sources, keypoints)
 
 
