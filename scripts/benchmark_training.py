@@ -1,35 +1,47 @@
-"""What each lever of the training path gives: python scripts/benchmark_training.py VOCdevkit [--threads 2]
+"""What the recipe's training step costs: python scripts/benchmark_training.py VOCdevkit [--threads 2]
 
-The recipe's network beside the same network written plainly (padded copies for SAME padding, 5 x 5 depthwise
-convolutions in neck and heads, PyTorch's weight gradients, frozen BatchNorms as they are), and with one lever less at
-a time. Whole steps, data included: batch 16, 320 px, stem and two stages frozen; all variants take turns step by step.
+`train` itself, data included, at 320 px and batch 16, with the recipe's network and with the same network written
+plainly: BatchNorms of frozen stages as they are, padded copies for SAME padding, 5 x 5 depthwise convolutions in neck
+and heads, PyTorch's weight gradients. Both take turns; what counts is the median of ten steps and their ratio. Then
+where a step's time goes, and how far its convolutions are from the processor's matrix product in the same precision.
 """
 
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections import defaultdict
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.optim.swa_utils import AveragedModel
+from torch.profiler import ProfilerActivity, profile
 
-from centerdet.codec import encode
-from centerdet.data.formats import read_dataset
+from centerdet import TrainConfig, train
 from centerdet.models import Network
 from centerdet.models.depthwise import Depthwise
-from centerdet.training.augment import Augment
-from centerdet.training.loader import Batch, TrainingImages, image_weights, training_loader
-from centerdet.training.losses import detection_loss
+from centerdet.training.loop import Progress
+from centerdet.training.mixture import read_mixture
 
-BATCH, SIZE = 16, 320
+KINDS = {
+    "backward of convolutions": ("convolution_backward", "_ConvolutionBackward"),
+    "forward of convolutions": ("mkldnn_convolution", "_slow_conv2d_forward", "thnn_conv2d"),
+    "BatchNorm": ("batch_norm",),
+    "activations and sums": ("hardtanh", "clamp", "relu", "threshold", "add"),
+    "optimizer and average": ("adamw", "foreach", "lerp"),
+}
 
 
-class Whole(nn.ModuleList):
-    def forward(self, x: Tensor) -> Any:  # a stage whose BatchNorms are not folded
-        return self[0](x)
+class Plain(nn.Module):
+    def __init__(self, stage: nn.Module) -> None:  # hides the stage from the folding of frozen ones
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.stage(x)
+        return out
 
 
 class Padded(nn.Conv2d):
@@ -38,81 +50,73 @@ class Padded(nn.Conv2d):
         return super().forward(pad(x, (low, high, low, high)))
 
 
-def unfolded(network: Network) -> None:
-    network.backbone.stages = nn.ModuleList(Whole([stage]) for stage in network.backbone.stages)
-
-
-def pytorch_gradients(network: Network) -> None:
-    for layer in network.modules():
-        if isinstance(layer, Depthwise):
-            layer.__class__ = nn.Conv2d  # type: ignore[assignment]
-
-
-def padded(network: Network) -> None:
+def write_plainly(network: Network) -> Network:
+    """The same network without the recipe's levers."""
+    for layer in [*network.neck.modules(), *network.heatmap_head.modules(), *network.box_head.modules()]:
+        if isinstance(layer, nn.Sequential) and isinstance(layer[0], nn.Conv2d) and layer[0].groups > 1:
+            layer[0] = nn.Conv2d(layer[0].groups, layer[0].groups, 5, padding=2, groups=layer[0].groups, bias=False)
     for parent in list(network.backbone.modules()):
         for name, old in parent.named_children():
             if isinstance(old, nn.Conv2d) and old.stride == (2, 2):
                 kernel = old.kernel_size[0] - 1
                 setattr(parent, name, Padded(old.in_channels, old.out_channels, kernel, 2, 0, 1, old.groups, False))
+            elif isinstance(old, Depthwise):
+                side = old.kernel_size[0]
+                setattr(parent, name, nn.Conv2d(old.groups, old.groups, side, 1, side // 2, 1, old.groups, False))
+    network.backbone.stages = nn.ModuleList(Plain(stage) for stage in network.backbone.stages)
+    network.backbone.freeze(network.backbone.frozen)
+    return network
 
 
-def wide(network: Network) -> None:
-    for layer in [*network.neck.modules(), *network.heatmap_head.modules(), *network.box_head.modules()]:
-        if isinstance(layer, nn.Sequential) and isinstance(layer[0], nn.Conv2d) and layer[0].groups > 1:
-            layer[0] = Depthwise(layer[0].groups, 5, padding=2)
+def ten_steps(config: TrainConfig, plain: bool, classes: int) -> float:
+    """Seconds per image of a run's second ten steps."""
+    times: list[float] = []
+
+    def note(_: Progress) -> None:
+        times.append(time.perf_counter())
+
+    network = Network(classes, **config.model)
+    with tempfile.TemporaryDirectory() as out:
+        train(replace(config, out=out), network=write_plainly(network) if plain else network, progress=note)
+    return (times[1] - times[0]) / (10 * config.batch)
 
 
-VARIANTS: dict[str, tuple[Callable[[Network], None], ...]] = {
-    "the recipe": (),
-    "frozen BatchNorms not folded": (unfolded,),
-    "weight gradients of 5 x 5 by PyTorch": (pytorch_gradients,),
-    "SAME padding by padded copies": (padded,),
-    "5 x 5 depthwise in neck and heads": (wide,),
-    "all four: written plainly": (unfolded, padded, wide, pytorch_gradients),
-}
-
-
-def steps_of(changes: tuple[Callable[[Network], None], ...], batches: Iterator[Batch]) -> Iterator[float]:
-    """Seconds of one training step after another."""
-    network = Network(20, freeze=3)
-    for change in changes:
-        change(network)
-    network.backbone.freeze(3)
-    network.to(memory_format=torch.channels_last).train()
-    averaged = AveragedModel(network, use_buffers=True)
-    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-3, fused=True)
-    while True:
-        start = time.perf_counter()
-        images, *objects = next(batches)
-        targets = encode(*objects, batch=BATCH, num_classes=20, grid=SIZE // 8, stride=8)
-        outputs = network(images)
-        heatmap, box = detection_loss(outputs.heatmap, outputs.distances, targets, 8)
-        optimizer.zero_grad()
-        (heatmap + box).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimizer.step()
-        averaged.update_parameters(network)
-        yield time.perf_counter() - start
-
-
-def main(data: Annotated[str, typer.Argument(help="VOCdevkit")], threads: int = 2, rounds: int = 15) -> None:
-    """Print medians and their ratio to the recipe's."""
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    dataset = read_dataset(data, ("2012:extra",))
-    loader: Any = training_loader(
-        TrainingImages(dataset, Augment(), SIZE * 5 // 4), image_weights(dataset, 0.5), batch=BATCH, seed=0,
-        first=0, last=10**6, size_at=lambda _: SIZE, mosaic_at=lambda _: 0.0, workers=0, pin=False,
+def main(
+    data: Annotated[str, typer.Argument(help="dataset; VOCdevkit for the published figures")],
+    train_split: str = "2012:extra",
+    threads: int = 2,
+    rounds: int = 3,
+    size: int = 320,
+) -> None:
+    """Print medians, their ratio, and where a step's time goes."""
+    mixture = read_mixture((data,), (train_split,), notice=lambda _: None)
+    config = TrainConfig.of(
+        data=data, out="", train=(train_split,), val=(), names=mixture.names, sizes=(size,), threads=threads,
+        epochs=20 * 16 / len(mixture.samples), device="cpu", backbone_weights="none", checkpoint_every=10**6,
     )  # fmt: skip
-    batches = iter(loader)
-    runs = {name: steps_of(changes, batches) for name, changes in VARIANTS.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for name, run in [*runs.items()] * rounds:
-        times[name].append(next(run))
-    medians = {name: 1000 * statistics.median(seconds[3:]) / BATCH for name, seconds in times.items()}
-    print(f"{threads} threads, {rounds - 3} steps each")
-    for name, median in medians.items():
-        print(f"{name:<38} {median:5.1f} ms a image, {median / medians['the recipe']:.2f} x")
+    runs: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(rounds):
+        for plain, seconds in runs.items():
+            seconds.append(1000 * ten_steps(config, plain, len(mixture.names)))
+    recipe, plainly = (statistics.median(seconds) for seconds in runs.values())
+    print(f"{threads} threads, {size} px: the recipe {recipe:.1f} ms an image, written plainly {plainly:.1f}")
+    print(f"ratio {recipe / plainly:.2f}")
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        ten_steps(config, False, len(mixture.names))
+    shares: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), "the rest")
+        shares[kind] += event.self_cpu_time_total
+    total = sum(shares.values())
+    for kind, microseconds in sorted(shares.items(), key=lambda item: -item[1]):
+        print(f"{kind:<26} {100 * microseconds / total:4.1f} %")
+    torch.set_num_threads(threads)
+    matrix = torch.rand(2048, 2048)
+    start = time.perf_counter()
+    for _ in range(5):
+        matrix @ matrix
+    print(f"matrix product, float32: {5 * 2 * 2048**3 / (time.perf_counter() - start) / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

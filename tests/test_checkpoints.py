@@ -53,7 +53,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(config: TrainConfig) -> None:
         "checkpoint-00000003.safetensors",
     ]
     other, notices = _network(9), list[str]()
-    assert load_checkpoint(config, *other, notices.append) == RunState(3, 0.3, 8)
+    assert load_checkpoint(config, *other, 1, notices.append) == RunState(3, 0.3, 8)
     assert notices == []
     for mine, theirs in zip(other, _network(3), strict=True):
         pairs = zip(_tensors(mine.state_dict()), _tensors(theirs.state_dict()), strict=True)
@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_two_good_ones_are_kept(config: Tr
     newest = list_checkpoints(config.out)[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     notices: list[str] = []
-    assert load_checkpoint(config, *_network(9), notices.append).step == 1
+    assert load_checkpoint(config, *_network(9), 1, notices.append).step == 1
     assert len(notices) == 1 and notices[0].startswith("resumed at step 1: ") and str(newest) in notices[0]
     assert Path(config.out, "resumed.txt").read_text() == notices[0] + "\n"
     assert newest.with_suffix(".damaged").is_file() and not newest.exists()
@@ -75,13 +75,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_two_good_ones_are_kept(config: Tr
     for path in list_checkpoints(config.out):  # both are good: any of them may be lost
         content = path.read_bytes()
         path.unlink()
-        assert load_checkpoint(config, *_network(9), notices.append).step in (2, 3)
+        assert load_checkpoint(config, *_network(9), 1, notices.append).step in (2, 3)
         path.write_bytes(content)
     assert len(list_checkpoints(config.out)) == 2
     for path in list_checkpoints(config.out):
         path.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"no complete checkpoint in .*checkpoint-00000003.*checkpoint-00000002"):
-        load_checkpoint(config, *_network(9), notices.append)
+        load_checkpoint(config, *_network(9), 1, notices.append)
 
 
 def test_a_run_continues_with_the_same_data_wherever_it_lies(tmp_path: Path) -> None:

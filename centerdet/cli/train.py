@@ -43,6 +43,12 @@ def train(
         ),
     ] = "medium",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the newest checkpoint in --out")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="resume although images or labels have changed since")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="treat what a reader would repair or leave out as an error")
+    ] = False,
     json_file: Annotated[
         str,
         typer.Option(
@@ -59,14 +65,17 @@ def train(
     """
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name).name != "DEFAULT"}  # type: ignore[union-attr]
     try:
+        if preset == "auto":
+            from ..training.mixture import choose_preset
+
+            config = TrainConfig.of(**given)
+            preset = choose_preset(config.data, config.train)  # type: ignore[assignment]
+            if not quiet:
+                errors.print(f"preset: {preset}")
         config = TrainConfig.of(preset=preset, **given)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    if preset == "auto" and not quiet:
-        rows = ((field.name, getattr(config, field.name), field.default) for field in fields(config))
-        chosen = [f"{name} {value}" for name, value, default in rows if value != default and name not in given]
-        errors.print(f"preset: {', '.join(chosen) or 'the defaults'}", markup=False, soft_wrap=True)
-    follow(config, resume=resume, quiet=quiet)
+    follow(config, resume=resume, accept_changes=accept_changes, strict=strict, quiet=quiet)
     made = [path for name in ("final", "best") if (path := Path(config.out, f"{name}.safetensors")).is_file()]
     text = json.dumps({path.stem: _describe(path) for path in made}, indent=1)
     if json_file not in ("", "-"):
@@ -81,7 +90,14 @@ def _describe(weights: Path) -> dict[str, Any]:
     return {"weights": str(weights), **{key: metadata.get(key) for key in ("step", "size", "names", "voc-area")}}
 
 
-def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> None:
+def follow(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    accept_changes: bool = False,
+    strict: bool = False,
+    quiet: bool = False,
+) -> None:
     """Train with a progress line on a terminal; elsewhere print a line every 50 steps. Ctrl-C raises `typer.Exit`."""
     from ..training.loop import train as run
 
@@ -102,8 +118,14 @@ def follow(config: TrainConfig, *, resume: bool = False, quiet: bool = False) ->
         def notice(text: str) -> None:
             errors.print(f"warning: {text}", markup=False, soft_wrap=True)
 
+        def reading(done: int, total: int) -> None:
+            progress.update(task, total=total, completed=done)
+
         try:
-            run(config, resume=resume, progress=show, notice=notice)
+            run(
+                config, resume=resume, accept_changes=accept_changes, strict=strict,
+                progress=show, reading=reading, notice=notice,
+            )  # fmt: skip
         except KeyboardInterrupt:
             progress.stop()
             errors.print(_how_to_continue(config), markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ absent; a damaged one is set aside with a notice, so that it never counts as one
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,11 +26,13 @@ KEPT = 2  # the newest, and one before it should the newest be damaged
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: steps done, best voc-area so far (-1: none yet), and validations since then."""
+    """Where a run stands: steps done, best voc-area so far (-1: none yet), validations since then, and the number
+    of processes."""
 
     step: int = 0
     best: float = -1.0
     validations_without_improvement: int = 0
+    world_size: int = 1
 
 
 def list_checkpoints(out: str | Path) -> list[Path]:
@@ -57,9 +59,10 @@ def load_checkpoint(
     network: nn.Module,
     averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
+    world_size: int,
     notice: Callable[[str], object],
 ) -> RunState:
-    """Load the newest complete checkpoint of the run's folder.
+    """Load the newest complete checkpoint of the run's folder, of any number of processes with the same whole batch.
 
     Damaged ones that are newer get the suffix .damaged and are reported through `notice` and in resumed.txt.
     """
@@ -74,8 +77,10 @@ def load_checkpoint(
     else:
         raise ConfigError("; ".join([f"resume: no complete checkpoint in {out}", *damaged.values()]))
     state = RunState(**fields["state"])
-    for name, before, now in config.changed_from(fields["config"]):
-        raise ConfigError(f"{name}: {path} was trained with {before}, now {now}: resume with the same options")
+    batches = (fields["config"]["batch"] * state.world_size, config.batch * world_size)
+    for name, before, now in [*config.changed_from(fields["config"]), ("batch", *batches)]:
+        if before != now:
+            raise ConfigError(f"{name}: {path} was trained with {before}, now {now}: resume with the same options")
 
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
     for key, value in tensors.items():
@@ -98,7 +103,7 @@ def load_checkpoint(
             file.write(text + "\n")
     for unfinished in out.glob(".*.part"):  # what was being written when the run was killed
         unfinished.unlink()
-    return state
+    return replace(state, world_size=world_size)
 
 
 def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: bool = False) -> None:

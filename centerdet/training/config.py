@@ -22,12 +22,12 @@ PRESETS: dict[str, tuple[int, dict[str, Any]]] = {
 """For about how many training images, and the fields that differ from the defaults: starting points."""
 
 FREE = {
-    "cache_images", "checkpoint_every", "data", "device", "out", "patience", "tensorboard", "threads", "train", "val",
-    "val_every", "workers",
+    "batch", "cache_images", "checkpoint_every", "data", "device", "out", "patience", "tensorboard", "threads", "train",
+    "val", "val_every", "workers",
 }  # fmt: skip
 """Fields that a resumed run may change: images, rates and what validation compares at a step do not follow from them
 (with other threads or another device, sums are rounded otherwise, and weights are alike but not bit for bit). Where the
-data lies may change, its content may not: a checkpoint has its fingerprint."""
+data lies may change, its content may not (data.json in the run's folder), and the batch of all processes together."""
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,26 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..codec import Targets
 from ..data.formats import keep_classes, read_dataset
 from ..data.sample import Dataset
 from ..detector import Detector
 from ..errors import CenterdetError, ConfigError, WeightsError
-from ..evaluation.evaluation import Evaluation, evaluate
+from ..evaluation.evaluation import Evaluation, evaluate, evaluate_detections
+from ..evaluation.files import Results
 from ..models import Network, Outputs
-from ..runtimes.pytorch import PyTorchRuntime, find_device, halve
+from ..runtimes.pytorch import PyTorchRuntime, halve
 from ..runtimes.weights import read_tensors, weights_path
 from ..text import plural
 from .augment import Augment
 from .checkpoints import RunState, check_data, list_checkpoints, load_checkpoint, save_checkpoint
 from .config import TrainConfig
+from .distributed import Group, process_group
 from .interrupt import Interrupt
 from .loader import Schedule, TrainingImages, training_loader
 from .losses import detection_loss
@@ -46,6 +50,7 @@ READ_EVERY = 10  # steps
 def train(
     config: TrainConfig,
     *,
+    network: Network | None = None,
     resume: bool = False,
     accept_changes: bool = False,
     strict: bool = False,
@@ -59,6 +64,7 @@ def train(
     and checkpoints. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
 
     Args:
+        network: train this one, with a heatmap for each class, instead of the one that the config describes.
         resume: continue from the newest complete checkpoint; an error where there is none.
         accept_changes: continue although images, objects or classes have changed since the run was started.
         strict: what a reader would repair or leave out is an error.
@@ -70,14 +76,19 @@ def train(
         raise ConfigError(f"out: {out} already contains a training run; pass --resume to continue it, or another --out")
     find_tensorboard() if config.tensorboard else None
     try:
-        with training_process(config.seed, config.threads):
-            return _train(config, resume, accept_changes, strict, progress, reading, notice)
+        with training_process(config.seed, config.threads), process_group(config.device) as (group, device):
+            if group.rank > 0:  # the first process reports for all
+                progress = reading = None
+                notice = _ignore
+            return _train(config, group, device, network, resume, accept_changes, strict, progress, reading, notice)
     except torch.OutOfMemoryError as error:
         raise CenterdetError(
             f"batch {config.batch} of {max(config.sizes)} px does not fit in the GPU's memory: lower batch, sizes or "
             f"channels ({str(error).partition('.')[0]})"
         ) from error
     except RuntimeError as error:
+        if any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer")):
+            raise CenterdetError(f"another process of this training has ended, see its error ({error})") from error
         if "DataLoader worker" not in str(error):
             raise
         raise CenterdetError(
@@ -87,6 +98,9 @@ def train(
 
 def _train(
     config: TrainConfig,
+    group: Group,
+    device: torch.device,
+    network: Network | None,
     resume: bool,
     accept_changes: bool,
     strict: bool,
@@ -94,7 +108,7 @@ def _train(
     reading: Callable[[int, int], object] | None,
     notice: Callable[[str], object],
 ) -> Detector:
-    out, device = Path(config.out), find_device(config.device)
+    out, main, batch_size = Path(config.out), group.rank == 0, config.batch * group.world_size
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     # What is quick to check comes first: annotations, then the network, then the images.
@@ -103,39 +117,47 @@ def _train(
         notice=notice, strict=strict,
     )  # fmt: skip
     val = _validation_set(config, mixture, notice, strict)
-    network = _build_network(config, mixture.names, notice).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = network or _build_network(config, mixture.names, notice)
+    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    parallel = group.parallel(network)
     averaged = AveragedModel(network, use_buffers=True)
     averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
     optimizer = _optimizer(network, config)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
-    state = load_checkpoint(config, network, averaged, optimizer, notice) if resume else RunState()
-    if resume:
-        check_data(out, mixture.datasets, accept_changes=accept_changes)
+    state = RunState(world_size=group.world_size)
+    for turn in (main, not main) if resume else ():  # the first process sets damaged checkpoints aside
+        if turn:
+            state = load_checkpoint(config, network, averaged, optimizer, group.world_size, notice)
+            check_data(out, mixture.datasets, accept_changes=accept_changes)
+        group.wait()
     images = training_images(mixture, config, reading)
 
-    steps = max(1, round(config.epochs * len(mixture.samples) / config.batch))
+    steps = max(1, round(config.epochs * len(mixture.samples) / batch_size))
     schedule = Schedule(steps, config.sizes)
-    val_every = max(1, round(config.val_every * len(mixture.samples) / config.batch))
+    val_every = max(1, round(config.val_every * len(mixture.samples) / batch_size))
     patient = not config.patience or state.validations_without_improvement < config.patience
     loader = training_loader(
         images, mixture, schedule, batch=config.batch, seed=config.seed, stride=config.stride,
         steps=range(state.step, steps if patient else state.step), workers=config.workers, pin=device.type == "cuda",
+        rank=group.rank, world_size=group.world_size,
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    check_data(out, mixture.datasets)
-    cut_log(out / "log.csv", state.step)
-    meter = _Meter(state.step, schedule, config.batch, len(mixture.samples))
-    writer = find_tensorboard()(str(out / "tensorboard"), purge_step=state.step + 1) if config.tensorboard else None
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+        check_data(out, mixture.datasets)
+        cut_log(out / "log.csv", state.step)
+    meter = _Meter(state.step, schedule, batch_size, len(mixture.samples), group)
+    board = main and config.tensorboard
+    writer = find_tensorboard()(str(out / "tensorboard"), purge_step=state.step + 1) if board else None
 
     with Interrupt(notice) as interrupt, writer or nullcontext():
         for step, batch in enumerate(loader, state.step):
             if isinstance(batch, CenterdetError):
                 raise batch
-            for group, peak in zip(optimizer.param_groups, peak_rates, strict=True):
-                group["lr"] = peak * _rate(step, steps, config.warmup)
-            targets = type(batch.targets)(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+            for parameters, peak in zip(optimizer.param_groups, peak_rates, strict=True):
+                parameters["lr"] = peak * _rate(step, steps, config.warmup)
+            targets = group.share(Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets)))
             with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16):
-                outputs: Outputs = network(batch.images.to(device, non_blocking=True))
+                outputs: Outputs = parallel(batch.images.to(device, non_blocking=True))
             heatmap, box = detection_loss(outputs.heatmap, outputs.distances, targets, config.stride)
             optimizer.zero_grad()
             (heatmap + box).backward()  # type: ignore[no-untyped-call]
@@ -150,15 +172,18 @@ def _train(
             last = state.step == steps
             if val is not None and (state.step % val_every == 0 or last):
                 detector = _detector(averaged, config, mixture.names, device)
-                validation = evaluate(detector, val, progress=interrupt.announce)
+                validation = _validate(detector, val, group, interrupt)
                 state = replace(state, validations_without_improvement=state.validations_without_improvement + 1)
                 if validation.voc.mean_ap > state.best:
                     state = replace(state, best=validation.voc.mean_ap, validations_without_improvement=0)
                     fields = {"config": asdict(config), "step": state.step, "voc-area": state.best}
-                    detector.save(out / "best.safetensors", **fields)
-            stopping = interrupt.pressed and not last
+                    if main:
+                        detector.save(out / "best.safetensors", **fields)
+            tenth = state.step % READ_EVERY == 0
+            pressed = interrupt.pressed if group.world_size == 1 else tenth and group.any(interrupt.pressed)
+            stopping = pressed and not last
             saving = state.step % config.checkpoint_every == 0 or validation is not None or last or stopping
-            if state.step % READ_EVERY == 0 or saving:
+            if tenth or saving:
                 now = meter.read(state.step, optimizer.param_groups[-1]["lr"], validation)
                 if bad := meter.first_not_finite(state.step):
                     draws = loader.batch_sampler.at(bad[0])  # type: ignore[union-attr]
@@ -167,11 +192,11 @@ def _train(
                         f"step {bad[0]}: the losses and the gradient's norm are {bad[1]}: lower lr, or look at this "
                         f"step's images: {paths}"
                     )
-                if state.step % READ_EVERY == 0 or validation or last:
+                if main and (tenth or validation or last):
                     write_log(out / "log.csv", now)
                     if writer:
                         write_tensorboard(writer, now)
-                if saving:
+                if main and saving:
                     save_checkpoint(config, network, averaged, optimizer, state)
                 if progress:
                     progress(now)
@@ -183,15 +208,34 @@ def _train(
                 raise KeyboardInterrupt
 
     detector = _detector(averaged, config, mixture.names, device)
-    detector.save(out / "final.safetensors", config=asdict(config), step=state.step)
+    if main:
+        detector.save(out / "final.safetensors", config=asdict(config), step=state.step)
     return detector
+
+
+def _ignore(_: str) -> None:
+    """A notice that another process prints."""
+
+
+def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interrupt) -> Evaluation:
+    """The evaluation, each process predicting a part of the images; all get the numbers of one process alone."""
+    part = Dataset(val.samples[group.rank :: group.world_size], val.names)
+    evaluation = evaluate(detector, part, progress=interrupt.announce)
+    if group.world_size == 1:
+        return evaluation
+    found = evaluation.results
+    images = found.images * group.world_size + group.rank
+    parts = group.gather([torch.from_numpy(row) for row in (images, found.boxes, found.scores, found.labels)])
+    images, boxes, scores, labels = (torch.cat(rows).numpy() for rows in zip(*parts, strict=True))
+    order = np.argsort(images, kind="stable")
+    return evaluate_detections(Results(boxes[order], scores[order], labels[order], images[order]), val)
 
 
 class _Meter:
     """Losses since they were last read, and the speed of the run."""
 
-    def __init__(self, first: int, schedule: Schedule, batch: int, images: int) -> None:
-        self.first, self.schedule, self.batch, self.images = first, schedule, batch, images
+    def __init__(self, first: int, schedule: Schedule, batch: int, images: int, group: Group) -> None:
+        self.first, self.schedule, self.batch, self.images, self.group = first, schedule, batch, images, group
         # Pixels of the steps before each one: time grows as they do.
         self.pixels = [0, *accumulate(schedule.size_at(step) ** 2 for step in range(schedule.steps))]
         self.unread: list[Tensor] = []
@@ -203,7 +247,7 @@ class _Meter:
 
     def read(self, done: int, lr: float, validation: Evaluation | None) -> Progress:
         """Where the run stands after `done` steps, with the losses of the last one."""
-        self.losses, self.unread = torch.stack(self.unread).tolist(), []
+        self.losses, self.unread = self.group.mean(torch.stack(self.unread)).tolist(), []
         seconds = time.perf_counter() - self.start
         heatmap, box, _ = self.losses[-1]
         return Progress(

@@ -73,8 +73,8 @@ def read_mixture(
             where = " + ".join(chosen) if len(sources) == 1 else source
             notice(f"{where}: classes not in `names` are treated as background: {others}")
     for source, dataset in zip(sources, datasets, strict=True):
-        others = {name for other in datasets if other is not dataset for name in other.names}
-        if others and not others & set(dataset.names):
+        elsewhere = {name for other in datasets if other is not dataset for name in other.names}
+        if elsewhere and not elsewhere & set(dataset.names):
             notice(f"{source}: shares no class with the other datasets: {list(dataset.names)}")
     folded: dict[str, str] = {}
     for name in dict.fromkeys(name for dataset in datasets for name in dataset.names):
