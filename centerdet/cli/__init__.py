@@ -1,4 +1,4 @@
-"""The command line: `centerdet train | evaluate | predict | serve | check | convert | split | download`.
+"""The command line: `centerdet train | evaluate | predict | export | bench | serve | check | ...`.
 
 Exit codes: 0 done, 1 failed (with what, where and why on stderr), 2 wrong usage, 130 stopped by Ctrl-C. A command
 imports what is slow to import when it runs, so that `centerdet --help` and the shell's completion need no torch.
@@ -13,8 +13,10 @@ import typer
 
 from .. import __version__
 from ..errors import CenterdetError
+from .bench import bench
 from .data import check, convert, download, split
 from .evaluate import evaluate
+from .export import export
 from .predict import predict
 from .serve import serve
 from .show import console, errors
@@ -30,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (train, evaluate, predict, serve, check, convert, split, download):
+for _command in (train, evaluate, predict, export, bench, serve, check, convert, split, download):
     # Each paragraph of the docstring on one line, which the terminal breaks where it ends.
     app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or ""))(_command)
 

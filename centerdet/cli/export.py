@@ -1,0 +1,139 @@
+"""`centerdet export`: weights to ONNX or OpenVINO, compared with PyTorch; or to int8, evaluated before and after."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from ..errors import ConfigError, MissingDataError
+from ..text import format_percent, format_table, plural
+from .options import in_a_folder
+from .show import bar, console
+
+if TYPE_CHECKING:
+    from ..data.sample import Dataset, Sample
+
+__all__ = ["export"]
+
+CALIBRATED = 200  # images at most: more change the ranges little
+
+
+def export(
+    weights: Annotated[str, typer.Argument(help="shipped name (voc) or .safetensors weights")],
+    out: Annotated[
+        Path, typer.Option(help="file to write: NAME.onnx, or NAME.xml with NAME.bin beside it", callback=in_a_folder)
+    ],
+    form: Annotated[str, typer.Option("--format", help="onnx or openvino; left out: by the suffix of --out")] = "",
+    half: Annotated[bool, typer.Option("--half", help="store the weights in half precision")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights and activations (ONNX); needs --calibrate")
+    ] = False,
+    calibrate: Annotated[
+        str, typer.Option(metavar="DATA[:SPLIT]", help="dataset like the images to come, such as VOCdevkit:2007:train")
+    ] = "",
+    evaluate: Annotated[
+        str,
+        typer.Option(metavar="DATA[:SPLIT]", help="dataset for mAP before and after; left out: that of --calibrate"),
+    ] = "",
+    max_images: Annotated[
+        int,
+        typer.Option(min=1, help="evaluate on at most so many images, evenly spaced; calibration takes at most 200"),
+    ] = 500,
+    images: Annotated[
+        list[Path] | None, typer.Option("--image", help="to compare on (repeatable); left out: three photographs")
+    ] = None,
+    license_name: Annotated[str, typer.Option("--license", help="of the weights, for the file's metadata")] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
+) -> None:
+    """Write a detector that runs without PyTorch, in ONNX Runtime or OpenVINO.
+
+    The file is compared with PyTorch on real images. Where a box differs by more than 0.05 px or a score by more than
+    0.0001, the command fails and writes nothing.
+    """
+    form = form or ("openvino" if out.suffix == ".xml" else "onnx")
+    if int8 != bool(calibrate):
+        raise typer.BadParameter("--int8 and --calibrate: expected both or none")
+    if int8 and (half or form != "onnx"):
+        raise typer.BadParameter("--int8: expected --format onnx without --half")
+    if evaluate and not int8:
+        raise typer.BadParameter("--evaluate: needs --int8")
+    try:
+        from ..export import export as write
+    except ImportError as error:
+        if (error.name or "").startswith("centerdet"):
+            raise
+        raise ConfigError(f"export needs {error.name}: pip install 'centerdet[export]'") from None
+
+    options = {"form": form, "images": images or (), "license_name": license_name}
+    if not int8:
+        differences = write(weights, out, half=half, **options)  # type: ignore[arg-type]
+        _print(f"{out}: differs from PyTorch by {differences}", quiet)
+        return
+    from ..quantization import quantize
+    from ..runtimes import open_runtime
+
+    names = open_runtime(weights, device="cpu").names
+    chosen = _read(calibrate, "--calibrate", names)
+    tested = _read(evaluate, "--evaluate", names) if evaluate else chosen
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "float.onnx")
+        differences = write(weights, source, **options)  # type: ignore[arg-type]
+        _print(f"float: differs from PyTorch by {differences}", quiet)
+        few = _space(chosen.samples, CALIBRATED)
+        quantize(source, out, [sample.path for sample in few])
+        _print(f"{out}: calibrated on {plural(len(few), 'image')}", quiet)
+        if not quiet:
+            _compare({"float": source, "int8": out}, replace(tested, samples=_space(tested.samples, max_images)))
+
+
+def _compare(files: dict[str, Path], dataset: "Dataset") -> None:
+    """Print mAP and latency of two files."""
+    from ..bench import time_in_turns
+    from ..detector import Detector
+    from ..evaluation.evaluation import evaluate
+    from ..images import load
+
+    detectors = {name: Detector.load(path, device="cpu") for name, path in files.items()}
+    results = []
+    for name, detector in detectors.items():
+        with bar(f"evaluate {name}", len(dataset)) as (progress, task):
+            results.append(evaluate(detector, dataset, progress=lambda done: progress.update(task, completed=done)))
+    image = load(dataset.samples[0].path)
+    calls = [lambda detector=detector: detector.predict(image) for detector in detectors.values()]
+    latencies = np.median(time_in_turns(calls, 30), 1) * 1000
+    rows = [
+        (name, *(format_percent(100 * ap) for ap in (result.voc.mean_ap, result.voc.mean_ap_11pt)), f"{latency:.1f}")
+        for name, result, latency in zip(files, results, latencies.tolist(), strict=True)
+    ]
+    _print(format_table(("", "voc-area", "voc07-11pt", "median ms"), rows), False)
+    _print(results[0].protocol, False)
+
+
+def _print(line: str, quiet: bool) -> None:
+    if not quiet:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _read(named: str, option: str, names: Sequence[str]) -> "Dataset":
+    """The dataset DATA[:SPLIT], whose path may contain colons itself; with the detector's classes."""
+    from ..data.formats import find_splits, read_dataset
+
+    parts = named.split(":")
+    paths = [":".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    path = next((one for one in paths if Path(one).exists()), None)
+    if path is None:
+        raise MissingDataError(f"{option}: {named}: no such dataset")
+    splits = [named[len(path) + 1 :]] if len(path) < len(named) else []
+    if not splits and (known := find_splits(path)):
+        raise typer.BadParameter(f"{option}: expected {path}:SPLIT, with SPLIT one of {', '.join(known)}")
+    return read_dataset(path, splits, names=names, notice=lambda line: None)
+
+
+def _space(samples: "Sequence[Sample]", count: int) -> "list[Sample]":
+    """At most so many of them, evenly spaced."""
+    chosen = min(count, len(samples))
+    return [samples[number * len(samples) // chosen] for number in range(chosen)]
