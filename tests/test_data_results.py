@@ -19,6 +19,7 @@ from centerdet.errors import AnnotationError, CenterdetError, DataError
 from centerdet.evaluation.evaluation import evaluate_detections
 from centerdet.evaluation.files import (
     Results,
+    is_results,
     read_coco_results,
     read_results,
     read_voc_results,
@@ -174,6 +175,13 @@ def test_no_results_json(tmp_path: Path, dataset: Dataset, text: str, message: s
     file.write_text(text)
     with pytest.raises(CenterdetError, match=rf"results\.json: {message}"):
         read_coco_results(file, dataset)
+
+
+def test_results_are_told_from_other_folders(tmp_path: Path, dataset: Dataset) -> None:
+    (tmp_path / "voc").mkdir()
+    assert not is_results(tmp_path / "voc") and not is_results("voc") and not is_results("a.safetensors")
+    write_results(tmp_path / "voc", Results.join([]), dataset, split="val")
+    assert is_results(tmp_path / "voc") and is_results("results.json")
 
 
 def test_no_detections_are_fine(tmp_path: Path, dataset: Dataset) -> None:

@@ -30,6 +30,7 @@ from .ids import index_names, list_ids, list_stems
 
 __all__ = [
     "Results",
+    "is_results",
     "read_coco_results",
     "read_results",
     "read_voc_results",
@@ -71,6 +72,13 @@ class Results:
         return replace(
             self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], images=self.images[kept]
         )
+
+
+def is_results(path: str | Path) -> bool:
+    """Whether a path holds detections: a JSON file, or a folder of VOC's files (any other folder may be named like a
+    shipped detector)."""
+    path = Path(path)
+    return path.suffix == ".json" or (path.is_dir() and next(path.glob("comp*_det_*.txt"), None) is not None)
 
 
 def read_results(
