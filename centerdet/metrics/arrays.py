@@ -39,6 +39,8 @@ class Arrays:
     det_boxes (D, 4) and det_scores (D,): float32 or wider. gt_boxes (G, 4) float64. Labels: any integers in
     0 ... num_classes - 1. Images: any integers in 0 ... IMAGE_LIMIT. gt_difficult and gt_crowd (G,) bool: VOC ignores
     the one, COCO the other. gt_area (G,) float64, or None for the areas of the boxes.
+    det_sides (D, 2), gt_sides (G, 2) and det_area (D,) float64: width, height and area as COCO files state them, where
+    the difference of the corners would be rounded; None for arrays.
     """
 
     det_boxes: Array
@@ -52,6 +54,9 @@ class Arrays:
     gt_crowd: Mask
     gt_area: NDArray[np.float64] | None
     num_classes: int
+    det_sides: NDArray[np.float64] | None = None
+    gt_sides: NDArray[np.float64] | None = None
+    det_area: NDArray[np.float64] | None = None
 
     @classmethod
     def check(
@@ -98,6 +103,8 @@ class Arrays:
             det_scores=self.det_scores[rows],
             det_labels=self.det_labels[rows],
             det_images=self.det_images[rows],
+            det_sides=None if self.det_sides is None else self.det_sides[rows],
+            det_area=None if self.det_area is None else self.det_area[rows],
         )
 
     def by_image(self, ids: Array | None = None) -> "Arrays":

@@ -1,4 +1,4 @@
-"""COCO's matching of detections and ground truths, at ten IoU thresholds and in four area ranges at once.
+"""COCO's matching of detections and ground truths, at several IoU thresholds and in several area ranges at once.
 
 In score order every detection takes its best ground truth that is still free: real ones before ignored ones (crowds,
 or outside the area range; a crowd is always free), the last of equals. Two cases, by ground truth and threshold:
@@ -6,7 +6,7 @@ or outside the area range; a crowd is always free), the last of equals. Two case
 - Easy: none of the detections that reach the threshold has another choice there. The first of them takes it.
 - Hard: some detection has a choice, so matches depend on each other, along chains of any length. See `_match_hard`.
 
-Shapes: G ground truths, S pairs with an IoU of at least 0.5, A area ranges, M matches.
+Shapes: G ground truths, S pairs that reach the lowest threshold, T thresholds, A area ranges, M matches.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from .order import stable_order
 
-__all__ = ["THRESHOLDS", "Matches", "match"]
+__all__ = ["MOST_THRESHOLDS", "Matches", "match"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Levels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
+MOST_THRESHOLDS = 15  # bits of a positive int16
 NOBODY = np.iinfo(np.int64).max
 
 
@@ -38,14 +38,14 @@ class Matches(NamedTuple):
     bits: NDArray[np.int16]
 
 
-def match(rank: Ints, truth: Ints, iou: Floats, gt_cell: Ints, crowd: Mask, real: Mask) -> Matches:
+def match(rank: Ints, truth: Ints, iou: Floats, gt_cell: Ints, crowd: Mask, real: Mask, thresholds: Floats) -> Matches:
     """The matches among pairs (S,): rank in score order, truth row, IoU; grouped by detection, truth rows rising.
 
     gt_cell (G,): class and image. crowd (G,). real (A, G): ground truths that count; the first range contains the
-    others.
+    others. thresholds (T,): rising, at most MOST_THRESHOLDS.
     """
     level = np.zeros(len(iou), np.uint8)  # the pair reaches the thresholds 0 ... level - 1
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         level += iou >= threshold
     # A ground truth is hard at the thresholds 0 ... hard - 1: there a detection that reaches it reaches another, too.
     hard = np.zeros(len(crowd), np.uint8)
@@ -59,25 +59,31 @@ def match(rank: Ints, truth: Ints, iou: Floats, gt_cell: Ints, crowd: Mask, real
         levels[highest[np.flatnonzero(np.diff(rank[choice[highest]], prepend=-1))]] = 0  # the first of the highest
         second = np.repeat(np.maximum.reduceat(levels, starts), lengths)  # below it the detection has a choice
         np.maximum.at(hard, truth[choice], np.minimum(level[choice], second))
-    parts = [_match_easy(rank, truth, level, crowd, hard, len(real))]
+    parts = [_match_easy(rank, truth, level, crowd, hard, real.shape[0], len(thresholds))]
     contested = np.flatnonzero(hard[truth])
     if len(contested):
         level = np.minimum(level, hard[truth])[contested]
-        parts.append(_match_hard(rank[contested], truth[contested], iou[contested], level, gt_cell, crowd, real, hard))
+        parts.append(
+            _match_hard(
+                rank[contested], truth[contested], iou[contested], level, gt_cell, crowd, real, hard, len(thresholds)
+            )
+        )
     rank, truth = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
     rising = np.argsort(rank)
     return Matches(rank[rising], truth[rising], np.concatenate([part[2] for part in parts], axis=1)[:, rising])
 
 
-def _match_easy(rank: Ints, truth: Ints, level: Levels, crowd: Mask, hard: Levels, ranges: int) -> Matches:
+def _match_easy(
+    rank: Ints, truth: Ints, level: Levels, crowd: Mask, hard: Levels, ranges: int, thresholds: int
+) -> Matches:
     """Each ground truth takes the first detection that reaches the threshold; the same in all area ranges.
 
     The higher the threshold, the later its first detection. So a pair wins a run of thresholds: from where the earlier
     detections fall short to where it does itself. If the detections of a ground truth have ranks 3, 5, 8 and levels
     4, 9, 7, then rank 3 wins the thresholds 0 ... 3, rank 5 wins 4 ... 8 and rank 8 none.
     """
-    first = np.full((len(crowd), len(THRESHOLDS)), NOBODY)  # rank of the first detection that reaches a threshold
-    slot = truth * len(THRESHOLDS) + level - 1
+    first = np.full((len(crowd), thresholds), NOBODY)  # rank of the first detection that reaches a threshold
+    slot = truth * thresholds + level - 1
     np.minimum.at(first.reshape(-1), slot, rank)  # by the highest threshold that a detection reaches,
     np.minimum.accumulate(first[:, ::-1], axis=1, out=first[:, ::-1])  # and at all thresholds below
     many = crowd[truth]
@@ -99,6 +105,7 @@ def _match_hard(
     crowd: Mask,
     real: Mask,
     hard: Levels,
+    thresholds: int,
 ) -> Matches:
     """Deferred acceptance (Gale and Shapley, 1962). level: up to where the pair's ground truth is hard as well.
 
@@ -129,7 +136,7 @@ def _match_hard(
     head = np.append(True, (rank[1:] != rank[:-1]) | (area[1:] != area[:-1]))
     last = np.append(head[1:], True)
     several = np.flatnonzero(~(head & last))[::-1]
-    falling = np.float64(2).view(np.int64) - iou[several].view(np.int64)  # bits of positive floats rise with them
+    falling = np.float64(np.inf).view(np.int64) - iou[several].view(np.int64)  # bits of positive floats rise with them
     ignored, number = ~real[area[several], truth[several]], np.cumsum(head)[several]
     order = np.arange(len(truth))
     order[several[::-1]] = several[stable_order((falling, 64), (ignored, 1), (number, len(truth).bit_length()))]
@@ -137,7 +144,7 @@ def _match_hard(
 
     # A slot is one ground truth in one area range at one threshold. A priority names a row and compares by rank: the
     # rank stands in its high bits, the row in the low ones.
-    slot = (area * len(rows) + slot_of[truth]) * len(THRESHOLDS)
+    slot = (area * len(rows) + slot_of[truth]) * thresholds
     is_crowd = crowd[truth]
     shift = len(truth).bit_length()
     priority = (rank << shift) + np.arange(len(truth))
@@ -147,7 +154,7 @@ def _match_hard(
     reach = np.maximum.reduceat(level, heads).astype(np.int64)
     row = np.repeat(heads, reach)
     t = np.arange(len(row)) - np.repeat(np.cumsum(reach) - reach, reach)
-    holds = np.full(len(real) * len(rows) * len(THRESHOLDS), NOBODY)
+    holds = np.full(len(real) * len(rows) * thresholds, NOBODY)
     bits = np.zeros(len(truth), np.int64)
     while len(row):
         able = level[row] > t
@@ -165,7 +172,7 @@ def _match_hard(
         more = ~last[row]
         row, t = row[more] + 1, t[more]
     settled = np.flatnonzero(holds < NOBODY)
-    np.add.at(bits, holds[settled] & ((1 << shift) - 1), 1 << (settled % len(THRESHOLDS)))
+    np.add.at(bits, holds[settled] & ((1 << shift) - 1), 1 << (settled % thresholds))
 
     wins = np.flatnonzero(bits)
     area, pair = area[wins], pair[order[wins]]

@@ -46,18 +46,18 @@ def find_cells(arrays: Arrays) -> Cells:
 def overlapping_pairs(
     arrays: Arrays, cells: Cells, floor: float, *, by_sides: bool = False
 ) -> tuple[Ints, Ints, Floats]:
-    """All pairs in one cell with an IoU >= floor (any overlap for floor 0): det rows, truth rows, IoU, each (S,).
+    """All pairs in one cell with an IoU >= floor: det rows, truth rows, IoU, each (S,).
 
-    The pairs are in the order of the det rows, then of the truth rows. by_sides is COCO's IoU: a box is x, y, width,
-    height, so that its right edge is the rounded x + (x2 - x), and for a crowd the shared area is divided by the
-    detection's area alone. Otherwise VOC's: the corners as given.
+    floor 0: any overlap; below 0: all pairs. The pairs are in the order of the det rows, then of the truth rows.
+    by_sides is COCO's IoU: a box is x, y, width, height, so that its right edge is the rounded x + width, and for a
+    crowd the shared area is divided by the detection's area alone. Otherwise VOC's: the corners as given.
     """
     count = np.bincount(cells.truth, minlength=cells.total)
     rows = np.flatnonzero((count > 0)[cells.det])
     cell = cells.det[rows]
     first, number = (np.cumsum(count) - count)[cell], count[cell]
     gt_order = stable_order((cells.truth, cells.total.bit_length()))
-    truths = _columns(arrays.gt_boxes[gt_order], by_sides)
+    truths = _columns(arrays.gt_boxes, arrays.gt_sides, gt_order, by_sides)
     crowd = arrays.gt_crowd[gt_order] if by_sides and arrays.gt_crowd.any() else None
     floor = floor or np.nextafter(0, 1)
 
@@ -67,7 +67,7 @@ def overlapping_pairs(
     cuts = np.unique(np.append(np.searchsorted(ends, np.arange(0, total, CHUNK)), len(rows))).tolist()
     pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for start, stop in pairwise(cuts):
-        det = _columns(np.take(arrays.det_boxes, rows[start:stop], axis=0), by_sides)
+        det = _columns(arrays.det_boxes, arrays.det_sides, rows[start:stop], by_sides)
         times = number[start:stop]
         owner = np.repeat(np.arange(stop - start), times)
         truth = np.arange(len(owner))
@@ -84,20 +84,25 @@ def overlapping_pairs(
             np.copyto(union, area, where=crowd[truth])
         with np.errstate(divide="ignore", invalid="ignore"):
             shared /= union
-        good = np.flatnonzero((shared >= floor) & (width > 0) & (height > 0))
+        overlap = (width > 0) & (height > 0)
+        if floor < 0:
+            shared[~overlap] = 0
+            good = np.arange(len(shared))
+        else:
+            good = np.flatnonzero((shared >= floor) & overlap)
         pairs.append((rows[start:stop][owner[good]], gt_order[truth[good]], shared[good]))
     det_rows, gt_rows, iou = (np.concatenate(column) for column in zip(*pairs, strict=True))
     return det_rows, gt_rows, iou
 
 
-def _columns(boxes: NDArray[Any], by_sides: bool) -> Floats:
-    """x1, y1, x2, y2 and area in double precision, (N, 4) -> (5, N)."""
-    columns = np.empty((5, len(boxes)))
-    columns[:4] = boxes.T
-    sides = columns[2:4] - columns[:2]
-    np.multiply(sides[0], sides[1], out=columns[4])
+def _columns(boxes: NDArray[Any], sides: Floats | None, rows: Ints, by_sides: bool) -> Floats:
+    """x1, y1, x2, y2 and area of these rows in double precision, (5, N)."""
+    columns = np.empty((5, len(rows)))
+    columns[:4] = np.take(boxes, rows, axis=0).T
+    lengths = sides[rows].T if by_sides and sides is not None else columns[2:4] - columns[:2]
+    np.multiply(lengths[0], lengths[1], out=columns[4])
     if by_sides:
-        np.add(columns[:2], sides, out=columns[2:4])
+        np.add(columns[:2], lengths, out=columns[2:4])
     return columns
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..text import plural
 from .arrays import Arrays
-from .coco import LIMITS, RECALLS, CocoResult
+from .coco import CocoResult
+from .coco_curves import LIMITS, RECALLS
 from .result import mean_over
 from .voc import VocMatch, VocResult, average, judge
 
