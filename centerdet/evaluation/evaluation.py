@@ -21,8 +21,8 @@ from ..errors import CenterdetError, DataError
 from ..files import write_atomic
 from ..metrics import CocoResult, VocMatch, VocResult
 from ..metrics.arrays import Arrays
-from ..metrics.coco import LIMITS
 from ..metrics.coco import evaluate as evaluate_coco
+from ..metrics.coco_curves import LIMITS
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
 from ..metrics.protocols import Step, from_voc_to_coco
 from ..metrics.result import Result
