@@ -12,11 +12,12 @@ from rich.table import Table
 
 from ..data.coco import COCO_FILES
 from ..data.formats import find_splits, read_dataset, recognize
-from ..data.problems import Problem, fail
+from ..data.problems import Notes, Problem
+from ..data.records import ReadOptions
 from ..data.sample import Dataset
 from ..evaluation.evaluation import Evaluation, evaluate_detections
 from ..evaluation.evaluation import evaluate as run
-from ..evaluation.files import read_results, write_results
+from ..evaluation.files import is_results, read_results, write_results
 from ..files import write_atomic
 from ..metrics.statistics import Bootstrap, Comparison, Difference
 from ..text import format_percent, format_table, plural
@@ -68,6 +69,7 @@ def evaluate(
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
+    strict: Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired or left out")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
@@ -79,9 +81,14 @@ def evaluate(
 
     def report(problem: Problem) -> None:
         known = f" ({weights} was not trained on it)" if names and problem.kind == "unknown class" else ""
-        fail(replace(problem, what=problem.what + known))
+        notes(replace(problem, what=problem.what + known))
 
-    dataset = read_dataset(data, splits, names=names, report=report)
+    notes = Notes(strict)
+    options = ReadOptions(clip=False, need_images=any(not isinstance(source, Path) for source in sources))
+    dataset = read_dataset(data, splits, names=names, report=report, options=options)
+    notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
+    for line in notes.lines():
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True)
     ids = list(annotations or []) or _annotations(data, splits)
     results = []
     for source in sources:
@@ -120,7 +127,7 @@ def evaluate(
 def _open(weights: str, device: str) -> "Detector | Path":
     """A detector, or the path of detections."""
     path = Path(weights)
-    if path.is_dir() or path.suffix == ".json":
+    if is_results(path):
         return path
     from ..detector import Detector
 

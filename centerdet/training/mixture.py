@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.formats import keep_classes, read_dataset
+from ..data.records import ReadOptions
 from ..data.sample import Dataset, Sample
 from ..errors import ConfigError
 from ..text import plural
 from .config import PRESETS
 
 __all__ = ["Mixture", "choose_preset", "mix", "parse_source", "read_mixture"]
+
+AGAIN = ReadOptions(repeats="keep")  # an image that a list repeats is drawn as often
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ def read_mixture(
     places = [(Path(path).resolve(), split) for path, chosen in parsed for split in chosen]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"data: expected each dataset and split once, got {twice[0]} ({twice[1]}) twice")
-    datasets = [read_dataset(path, chosen, notice=notice, strict=strict) for path, chosen in parsed]
+    datasets = [read_dataset(path, chosen, notice=notice, strict=strict, options=AGAIN) for path, chosen in parsed]
     for path, dataset in zip(sources, datasets, strict=True):
         if not len(dataset):
             raise ConfigError(f"data: expected at least one image, got none in {path}")
