@@ -1,3 +1,3 @@
-"""Datasets: samples, readers and writers of their formats, augmentation, loading."""
+"""Datasets: samples, and readers and writers of their formats."""
 
 __all__: list[str] = []
