@@ -5,7 +5,7 @@ images came and however accumulators were merged.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from ..errors import DataError
 from . import coco, voc
 from .arrays import IMAGE_LIMIT, Arrays, box_area, check_whole
+from .coco_curves import LIMITS
 
 __all__ = ["Accumulator"]
 
-COLUMNS = tuple(field.name for field in fields(Arrays) if field.name != "num_classes")
+COLUMNS = tuple(field.name for field in fields(Arrays) if field.name != "num_classes" and field.default is MISSING)
 
 
 class Accumulator:
@@ -75,7 +76,7 @@ class Accumulator:
         """AP by VOC's rules."""
         return voc.evaluate(self._join(), iou_threshold)
 
-    def compute_coco(self, max_detections: Sequence[int] = coco.LIMITS) -> coco.CocoResult:
+    def compute_coco(self, max_detections: Sequence[int] = LIMITS) -> coco.CocoResult:
         """The COCO numbers."""
         return coco.evaluate(self._join(), max_detections)
 

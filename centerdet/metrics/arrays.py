@@ -17,7 +17,7 @@ from ..errors import DataError
 from .order import stable_order
 
 __all__ = [
-    "IMAGE_LIMIT", "SIZE_RANGES", "Arrays", "box_area",
+    "COORDINATE_LIMIT", "IMAGE_LIMIT", "SIZE_RANGES", "Arrays", "box_area",
     "check_finite", "check_threshold", "check_whole", "count_per_class", "number_images", "reaches",
 ]  # fmt: skip
 

@@ -1,0 +1,367 @@
+"""pycocotools' `COCO` and `COCOeval` for boxes, over this package's matching: change the import, keep the code.
+
+    from centerdet.metrics.cocoeval import COCO, COCOeval
+
+Every number equals that of pycocotools 2.0.11 bit for bit. The table of `summarize` goes to standard output; progress
+is not printed. `evalImgs`, `ious` and the dicts of a results file are made when they are read. Masks and keypoints are
+not covered: keep pycocotools for these.
+"""
+
+import copy
+import datetime
+import importlib
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..errors import AnnotationError, DataError
+from .coco_curves import RECALLS, THRESHOLDS, Rules, draw_curves, match_detections
+from .coco_entries import Evaluated, curves_of_entries, list_entries, list_ious
+from .coco_records import Columns, Table, column, read_json, select, to_arrays
+from .coco_scan import scan_results
+
+__all__ = ["COCO", "COCOeval", "Params", "init_as_pycocotools"]
+
+KEEP = "keep pycocotools for masks and keypoints"
+PROTOCOL = (
+    (1, None, "all", None), (1, 0.5, "all", 2), (1, 0.75, "all", 2), (1, None, "small", 2), (1, None, "medium", 2),
+    (1, None, "large", 2), (0, None, "all", 0), (0, None, "all", 1), (0, None, "all", 2), (0, None, "small", 2),
+    (0, None, "medium", 2), (0, None, "large", 2),
+)  # fmt: skip
+"""The twelve numbers: precision (1) or recall (0), IoU threshold, area range, place among the limits (None: 100)."""
+
+
+class COCO:
+    """Annotations or results: `dataset`, and the indices `anns`, `cats`, `imgs`, `imgToAnns` and `catToImgs`."""
+
+    def __init__(self, annotation_file: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
+        self._results: Table | list[Any] | None = None  # until `dataset` is read
+        self._header: dict[str, Any] = {}
+        if annotation_file is not None:
+            given = annotation_file
+            content = given if isinstance(given, Mapping) else read_json(given)
+            if not isinstance(content, Mapping):
+                raise AnnotationError(f"{given}: expected an object with annotations, got {type(content).__name__}")
+            self.dataset = dict(content) if not isinstance(content, dict) else content
+
+    @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """The content of the file, as one writes it."""
+        if self._results is None:
+            return self._header
+        records = self._results.to_records() if isinstance(self._results, Table) else self._results
+        self._results = None
+        for number, one in enumerate(records, 1):
+            left, top, width, height = one["bbox"]
+            right, bottom = left + width, top + height
+            one.setdefault("segmentation", [[left, top, left, bottom, right, bottom, right, top]])
+            one |= {"area": width * height, "id": number, "iscrowd": 0}
+        return {**self._header, "annotations": records}
+
+    def createIndex(self) -> None:
+        """Forget the indices; each is made from `dataset` when it is read next."""
+        for name in ("anns", "cats", "imgs", "imgToAnns", "catToImgs"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def anns(self) -> dict[Any, dict[str, Any]]:
+        """Annotations by id."""
+        return {one["id"]: one for one in self.dataset.get("annotations", ())}
+
+    @cached_property
+    def cats(self) -> dict[Any, dict[str, Any]]:
+        """Categories by id."""
+        return {one["id"]: one for one in self._part("categories")}
+
+    @cached_property
+    def imgs(self) -> dict[Any, dict[str, Any]]:
+        """Images by id."""
+        return {one["id"]: one for one in self._part("images")}
+
+    @cached_property
+    def imgToAnns(self) -> dict[Any, list[dict[str, Any]]]:
+        """Annotations by image id."""
+        index = defaultdict(list)
+        for one in self.dataset.get("annotations", ()):
+            index[one["image_id"]].append(one)
+        return index
+
+    @cached_property
+    def catToImgs(self) -> dict[Any, list[Any]]:
+        """The image id of each annotation by category id."""
+        index = defaultdict(list)
+        for one in self.dataset.get("annotations", ()) if "categories" in self.dataset else ():
+            index[one["category_id"]].append(one["image_id"])
+        return index
+
+    def _part(self, name: str) -> Sequence[dict[str, Any]]:
+        """A list of the dataset, without making the dicts of the results."""
+        part: Sequence[dict[str, Any]] = (self._header if self._results is not None else self.dataset).get(name, ())
+        for place, one in enumerate(part):
+            if "id" not in one:
+                raise AnnotationError(f"{name}[{place}].id: the key is missing")
+        return part
+
+    def info(self) -> None:
+        """Print the dataset's info."""
+        for key, value in self.dataset["info"].items():
+            sys.stdout.write(f"{key}: {value}\n")
+
+    def getAnnIds(
+        self, imgIds: Any = (), catIds: Any = (), areaRng: Sequence[float] = (), iscrowd: bool | None = None
+    ) -> list[Any]:
+        """The ids of the annotations of these images and categories, within an open range of area."""
+        imgIds, catIds = _listed(imgIds), _listed(catIds)
+        anns: Iterable[dict[str, Any]] = self.dataset["annotations"] if len(imgIds) == 0 else ()
+        if len(imgIds):
+            anns = [one for image in imgIds if image in self.imgToAnns for one in self.imgToAnns[image]]
+        return [
+            one["id"]
+            for one in anns
+            if (len(catIds) == 0 or one["category_id"] in catIds)
+            and (len(areaRng) == 0 or areaRng[0] < one["area"] < areaRng[1])
+            and (iscrowd is None or one["iscrowd"] == iscrowd)
+        ]
+
+    def getCatIds(self, catNms: Any = (), supNms: Any = (), catIds: Any = ()) -> list[Any]:
+        """The ids of the categories with these names, supercategories and ids."""
+        wanted = (("name", _listed(catNms)), ("supercategory", _listed(supNms)), ("id", _listed(catIds)))
+        filters = [(key, values) for key, values in wanted if len(values)]
+        return [one["id"] for one in self._part("categories") if all(one[key] in values for key, values in filters)]
+
+    def getImgIds(self, imgIds: Any = (), catIds: Any = ()) -> list[Any]:
+        """The ids of the images, of those given, that have all of these categories."""
+        imgIds, catIds = _listed(imgIds), _listed(catIds)
+        if len(imgIds) == len(catIds) == 0:
+            return list(self.imgs)
+        ids = set(imgIds)
+        for place, category in enumerate(catIds):
+            with_it = set(self.catToImgs[category])
+            ids = with_it if place == 0 and not ids else ids & with_it
+        return list(ids)
+
+    def loadAnns(self, ids: Any = ()) -> list[dict[str, Any]]:
+        """The annotations of these ids, or of one."""
+        return [self.anns[key] for key in _listed(ids)]
+
+    def loadCats(self, ids: Any = ()) -> list[dict[str, Any]]:
+        """The categories of these ids, or of one."""
+        return [self.cats[key] for key in _listed(ids)]
+
+    def loadImgs(self, ids: Any = ()) -> list[dict[str, Any]]:
+        """The images of these ids, or of one."""
+        return [self.imgs[key] for key in _listed(ids)]
+
+    def loadRes(self, resFile: str | os.PathLike[str] | list[dict[str, Any]] | np.ndarray) -> "COCO":
+        """The detections of a results file, of a list of dicts, or of an array (N, 7): image, x, y, w, h, score, class.
+
+        Raises DataError for images that this dataset lacks, and for masks, keypoints and captions.
+        """
+        where = str(resFile) if isinstance(resFile, str | os.PathLike) else "results"
+        results: Any = resFile
+        if isinstance(resFile, str | os.PathLike):
+            results = scan_results(resFile) or read_json(resFile)
+        elif isinstance(resFile, np.ndarray):
+            results = Table.from_array(resFile)
+        if not isinstance(results, list | Table):
+            raise AnnotationError(f"{where}: expected a list of detections, got {type(results).__name__}")
+        if isinstance(results, list) and results:
+            first = results[0]
+            if not isinstance(first, Mapping) or "caption" in first or not first.get("bbox"):
+                raise AnnotationError(f"{where}[0]: expected a detection with a bbox, got {first!r:.80}; {KEEP}")
+        images = results.images if isinstance(results, Table) else column(results, "image_id", where)
+        known = self.imgs.keys()
+        if strange := set(np.unique(images).tolist() if isinstance(images, np.ndarray) else images) - known:
+            raise DataError(
+                f"{where}: {len(strange)} image ids are not in the ground truth, such as {next(iter(strange))!r}"
+            )
+        found = type(self)()
+        found._results = results
+        found._header = {"info": copy.deepcopy(self.dataset.get("info", {})), "images": list(self.dataset["images"])}
+        found._header["categories"] = copy.deepcopy(self.dataset.get("categories", []))
+        return found
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise DataError(f"this COCO is for boxes: {KEEP}, for drawing and for downloads")
+
+    annToRLE = annToMask = showAnns = download = _refuse
+
+
+class Params:
+    """The parameters of an evaluation; change them before `evaluate`."""
+
+    def __init__(self, iouType: str = "bbox") -> None:
+        _only_boxes(iouType)
+        self.iouType = iouType
+        self.imgIds: Any = []
+        self.catIds: Any = []
+        self.iouThrs: Any = THRESHOLDS.copy()
+        self.recThrs: Any = RECALLS.copy()
+        self.maxDets: Any = [1, 10, 100]
+        self.areaRng: Any = [[0**2, 1e5**2], [0**2, 32**2], [32**2, 96**2], [96**2, 1e5**2]]
+        self.areaRngLbl: Any = ["all", "small", "medium", "large"]
+        self.useCats: Any = 1
+        self.useSegm: Any = None
+
+
+class COCOeval:
+    """An evaluation of detections against ground truth: `evaluate`, then `accumulate`, then `summarize`."""
+
+    def __init__(self, cocoGt: Any = None, cocoDt: Any = None, iouType: str = "segm") -> None:
+        self.cocoGt, self.cocoDt = cocoGt, cocoDt
+        self.params = Params(iouType)
+        self.eval: dict[str, Any] = {}
+        self.stats: Any = []
+        self._paramsEval: Any = {}
+        self._evaluated: Evaluated | None = None
+        if cocoGt is not None:
+            try:
+                self.params.imgIds, self.params.catIds = sorted(cocoGt.getImgIds()), sorted(cocoGt.getCatIds())
+            except TypeError:
+                raise DataError("ground truth: expected ids that are all numbers or all text, got both") from None
+
+    @cached_property
+    def evalImgs(self) -> Sequence[dict[str, Any] | None]:
+        """One dict per category, area range and image; None where there is nothing."""
+        return list_entries(self._evaluated) if self._evaluated else []
+
+    @cached_property
+    def ious(self) -> dict[tuple[Any, Any], Any]:
+        """(image, category) -> IoUs of the detections by falling score with the ground truths."""
+        return list_ious(self._evaluated) if self._evaluated else {}
+
+    def evaluate(self) -> None:
+        """Match the detections of every image and category."""
+        p = self.params
+        if p.useSegm is not None:
+            p.iouType = "segm" if p.useSegm == 1 else "bbox"
+        _only_boxes(p.iouType)
+        if self.cocoGt is None or self.cocoDt is None:
+            raise DataError("COCOeval: expected ground truth and detections, got None")
+        p.imgIds = list(np.unique(p.imgIds))
+        if p.useCats:
+            p.catIds = list(np.unique(p.catIds))
+        p.maxDets = sorted(p.maxDets)
+        if not len(p.maxDets) or p.maxDets[0] < 1:
+            raise DataError(f"params.maxDets: expected whole numbers > 0, got {p.maxDets!r}")
+        ranges = tuple((float(low), float(high)) for low, high in p.areaRng)
+        thresholds = np.asarray(p.iouThrs, np.float64).reshape(-1)
+        if not ranges or not len(thresholds):
+            raise DataError("params: expected at least one of areaRng and iouThrs")
+        rules = Rules(thresholds, np.asarray(p.recThrs, np.float64).reshape(-1), ranges, tuple(p.maxDets))
+        truths = self._select(self.cocoGt, "annotations", detections=False)
+        detections = self._select(self.cocoDt, "results", detections=True)
+        numbers = truths.numbers()
+        arrays = to_arrays(detections, truths, len(p.catIds) if p.useCats else 1)
+        categories = p.catIds if p.useCats else [-1]
+        matched = match_detections(arrays, rules)
+        self._evaluated = Evaluated(matched, rules, detections, truths, numbers, p.imgIds, categories, p.areaRng)
+        self.eval = {}
+        for name in ("evalImgs", "ious"):
+            self.__dict__.pop(name, None)
+        self._paramsEval = copy.deepcopy(p)
+
+    def _select(self, coco: Any, where: str, *, detections: bool) -> Columns:
+        p = self.params
+        records = getattr(coco, "_results", None)
+        if isinstance(records, list):
+            records = Table.from_records(records, where)
+        elif records is None:
+            records = coco.dataset.get("annotations", [])
+        return select(records, where, p.imgIds, p.catIds, use_cats=bool(p.useCats), detections=detections)
+
+    def accumulate(self, p: Any = None) -> None:
+        """Draw the curves into `eval`: precision and scores [T, R, K, A, M], recall [T, K, A, M].
+
+        p: other parameters than those of `evaluate`; they and a changed `evalImgs` are taken as pycocotools does.
+        """
+        p = self.params if p is None else p
+        if p.useCats != 1:
+            p.catIds = [-1]
+        if "evalImgs" not in self.__dict__ and self._evaluated is not None and self._as_evaluated(p):
+            state = self._evaluated
+            rules = state.rules._replace(recalls=np.asarray(p.recThrs, np.float64).reshape(-1))
+            precision, recall, scores = draw_curves(state.matched, rules, state.gt_numbers == 0)
+        elif len(self.evalImgs):
+            precision, recall, scores = curves_of_entries(self.evalImgs, p, self._paramsEval)
+        else:
+            raise DataError("accumulate: run evaluate() first")
+        self.eval = {
+            "params": p,
+            "counts": list(precision.shape),
+            "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            "precision": precision,
+            "recall": recall,
+            "scores": scores,
+        }
+
+    def _as_evaluated(self, p: Any) -> bool:
+        """Whether the parameters, recalls aside, are those of `evaluate`."""
+        before = self._paramsEval
+        names = ["imgIds", "areaRng", "maxDets", "iouThrs", *(["catIds"] if before.useCats else [])]
+        return bool(p.useCats) == bool(before.useCats) and all(
+            np.array_equal(np.asarray(getattr(p, name)), np.asarray(getattr(before, name))) for name in names
+        )
+
+    def summarize(self) -> None:
+        """Print the twelve numbers and keep them as `stats`; -1 where nothing counts."""
+        if not self.eval:
+            raise DataError("summarize: run accumulate() first")
+        if len(self.params.maxDets) < 3:
+            raise DataError(f"params.maxDets: summarize() expects three limits, got {self.params.maxDets!r}")
+        self.stats = np.array([self._summarize(*one) for one in PROTOCOL])
+
+    def _summarize(self, precision: int, threshold: float | None, size: str, place: int | None) -> float:
+        p = self.params
+        limit = 100 if place is None else p.maxDets[place]
+        values = self.eval["precision" if precision else "recall"]
+        ends = f"{p.iouThrs[0]:0.2f}:{p.iouThrs[-1]:0.2f}" if threshold is None else f"{threshold:0.2f}"
+        if threshold is not None:
+            values = values[np.flatnonzero(np.asarray(p.iouThrs) == threshold)]
+        a = [number for number, label in enumerate(p.areaRngLbl) if label == size]
+        m = [number for number, one in enumerate(p.maxDets) if one == limit]
+        values = values[..., a, m]
+        known = values[values > -1]
+        mean = float(np.mean(known)) if len(known) else -1.0
+        title = "Average Precision  (AP)" if precision else "Average Recall     (AR)"
+        sys.stdout.write(f" {title} @[ IoU={ends:<9} | area={size:>6s} | maxDets={limit:>3d} ] = {mean:0.3f}\n")
+        return mean
+
+    def __str__(self) -> str:
+        return f"COCOeval({self.params.iouType}, stats={list(self.stats)})"
+
+
+def init_as_pycocotools() -> None:
+    """Put these classes in the place of pycocotools', for code that imports it from here on and cannot be changed."""
+    module = sys.modules[__name__]
+    try:
+        package, mask = importlib.import_module("pycocotools"), importlib.import_module("pycocotools.mask")
+    except ImportError:
+        package, mask = ModuleType("pycocotools"), ModuleType("pycocotools.mask")
+        mask.__getattr__ = _no_masks  # type: ignore[method-assign]
+        package.__path__ = []
+    for name, one in (("mask", mask), ("coco", module), ("cocoeval", module)):
+        setattr(package, name, one)
+        sys.modules[f"pycocotools.{name}"] = one
+    sys.modules["pycocotools"] = package
+
+
+def _no_masks(name: str) -> Any:
+    raise AttributeError(f"pycocotools.mask.{name}: {KEEP} (pip install pycocotools)")
+
+
+def _only_boxes(kind: object) -> None:
+    if kind != "bbox":
+        raise DataError(f'iouType: expected "bbox", got {kind!r}: {KEEP}')
+
+
+def _listed(value: Any) -> Collection[Any]:
+    """One value as a list; what has a length and can be iterated, as it is."""
+    alone = isinstance(value, str) or not (hasattr(value, "__iter__") and hasattr(value, "__len__"))
+    return [value] if alone else value
