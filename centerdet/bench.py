@@ -61,7 +61,7 @@ class Timing:
         weights: as named. runtime: library and version. threads: None: the library's own choice.
         median_ms, p95_ms: from an image in memory to its detections.
         model_ms: median of the network alone, with peaks and top-k.
-        memory_mb: peak resident memory of a process that predicts ten images; None where the system does not tell.
+        memory_mb: peak resident memory of a process that predicts ten images; None where the system does not report it.
         cold_start_s: median from the start of a process to its first detections.
     """
 
