@@ -125,6 +125,7 @@ def test_average_weights(script: ModuleType, tmp_path: Path) -> None:
         script.average(paths)
 
 
+@pytest.mark.soak
 @script_is("train_voc")
 def test_train_voc(script: ModuleType, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for phase in (1, 2):
