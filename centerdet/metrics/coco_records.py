@@ -26,7 +26,7 @@ __all__ = ["Columns", "Table", "column", "read_json", "select", "to_arrays"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,10 +117,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def _loaders() -> list[Callable[[bytes], Any]]:
     try:
-        import orjson
+        import orjson  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         try:
-            import msgspec
+            import msgspec  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             return []
         return [msgspec.json.decode]
@@ -161,14 +161,14 @@ def select(
     Of records with the same id the last stands for each of them, as pycocotools looks them up by id. Without use_cats
     all labels are 0, and the records of an image are in the order of the categories.
     """
-    results = records if isinstance(records, Table) else None
+    results, records = (records, []) if isinstance(records, Table) else (None, records)
     image = find(images, results.images if results else column(records, "image_id", where))
     label = find(categories, results.categories if results else column(records, "category_id", where))
     rows = np.flatnonzero((image >= 0) & (label >= 0) if use_cats else image >= 0)
     rows = rows[np.argsort(image[rows], kind="stable")]
-    ids = range(1, len(image) + 1) if results else column(records, "id", where)
-    last = {} if results else {key: row for row, key in enumerate(ids)}
-    if not results and len(last) < len(ids):
+    ids = column(records, "id", where)
+    last = {key: row for row, key in enumerate(ids)}
+    if len(last) < len(ids):
         rows = np.array([last[ids[row]] for row in rows.tolist()], np.int64)
     rows = rows[(image[rows] >= 0) & (label[rows] >= 0)]
     if not use_cats:

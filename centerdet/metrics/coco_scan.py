@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,12 @@ from .coco_records import Table
 __all__ = ["scan_results"]
 
 Words = NDArray[np.uint64]
+Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 PAD = b" " * 24  # so that 24 bytes before any run can be loaded
-KEYS = ("bbox", "category_id", "image_id", "score")
 NUMERIC = b"0123456789+-.eE \t\r\n"
-DOT, MINUS, PLUS = b".-+"
+DOT, MINUS, PLUS, LETTER = b".-+e"
 EXACT = 2**53  # such whole numbers are doubles
 WIDE = np.finfo(np.longdouble).nmant == 63  # 80-bit floats: 64 bits of mantissa, exact powers of ten up to 27
 POWERS = np.array([10**n for n in range(28)], dtype=object).astype(np.longdouble)
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     letters: int
 
 
-class Irregular(Exception):  # noqa: N818
+class Irregular(Exception):
     """The file is not as regular as it has to be here."""
 
 
@@ -57,8 +57,8 @@ def scan_results(path: str | os.PathLike[str]) -> Table | None:
         return None
     try:
         with ThreadPoolExecutor(2) as pool:
-            waiting: deque[Future[NDArray[np.float64] | Any]] = deque()
-            parts: list[tuple[Any, ...]] = []
+            waiting: deque[Future[Part]] = deque()
+            parts: list[Part] = []
             layout = None
             for chunk in _chunks(Path(path)):
                 layout = layout or _layout(chunk)
@@ -98,21 +98,22 @@ def _layout(chunk: bytes) -> Layout:
     try:
         pairs = json.loads(first, object_pairs_hook=list)
         record = dict(pairs)
-        bbox = len(record["bbox"])
+        ids, numbers = [record["image_id"], record["category_id"]], [record["score"], *record["bbox"]]
     except (ValueError, TypeError, KeyError):
         raise Irregular from None
-    if len(pairs) != 4 or sorted(record) != list(KEYS) or bbox != 4:
+    plain = {*map(type, ids)} == {int} and {*map(type, numbers)} <= {int, float}
+    if not plain or len(pairs) != 4 or len(record) != 4 or len(numbers) != 5:
         raise Irregular
     place, places = 0, {}
     for key, _ in pairs:
         places[key] = place
         place += 4 if key == "bbox" else 1
     letters = "".join(record).count("e")
-    order = (places[key] for key in ("image_id", "category_id", "bbox", "score"))
-    return Layout(b"," + first.translate(None, NUMERIC), *order, letters)
+    skeleton = b"," + first.translate(None, NUMERIC)
+    return Layout(skeleton, places["image_id"], places["category_id"], places["bbox"], places["score"], letters)
 
 
-def _decode(chunk: bytes, layout: Layout) -> tuple[Any, ...]:
+def _decode(chunk: bytes, layout: Layout) -> Part:
     """Image ids, category ids, boxes and scores of some records."""
     skeleton = chunk.translate(None, NUMERIC)
     count, odd = divmod(len(skeleton), len(layout.skeleton))
@@ -130,7 +131,7 @@ def _decode(chunk: bytes, layout: Layout) -> tuple[Any, ...]:
     before, after = text[starts - 1], text[ends]
     adjacent = np.append(starts[1:] == ends[:-1] + 1, False)
     pointed = (after == DOT) & adjacent
-    letter = (after | 32) == 101
+    letter = (after | 32) == LETTER
     signed = np.append(False, letter[:-1] & (starts[1:] == ends[:-1] + 2)) & ((before == MINUS) | (before == PLUS))
     exponent = np.append(False, letter[:-1] & adjacent[:-1]) | signed
     fraction = np.append(False, pointed[:-1])
@@ -140,12 +141,14 @@ def _decode(chunk: bytes, layout: Layout) -> tuple[Any, ...]:
         raise Irregular
     # Every point, sign and letter must be a part of a number that was understood.
     expected = {
-        b".": np.count_nonzero(fraction),
-        b"-": np.count_nonzero(negative) + np.count_nonzero(signed & (before == MINUS)),
-        b"+": np.count_nonzero(signed & (before == PLUS)),
+        DOT: np.count_nonzero(fraction),
+        MINUS: np.count_nonzero(negative) + np.count_nonzero(signed & (before == MINUS)),
+        PLUS: np.count_nonzero(signed & (before == PLUS)),
     }
-    letters = chunk.count(b"e") + chunk.count(b"E") - layout.letters * count
-    if any(chunk.count(one) != times for one, times in expected.items()) or letters != np.count_nonzero(exponent):
+    letters = np.count_nonzero((text | 32) == LETTER) - layout.letters * count
+    if letters != np.count_nonzero(exponent):
+        raise Irregular
+    if any(np.count_nonzero(text == one) != times for one, times in expected.items()):
         raise Irregular
 
     after_head = np.minimum(heads + 1, len(starts) - 1)
@@ -155,7 +158,8 @@ def _decode(chunk: bytes, layout: Layout) -> tuple[Any, ...]:
     after_last = np.minimum(last + 1, len(starts) - 1)
     has_exponent = exponent[after_last] & (after_last > last)
     whole = runs[heads]
-    easy = short[heads] & (short[after_head] | ~has_fraction) & (lengths[heads] + digits <= 19)
+    # 19 digits fit, and a fraction of more that begins with zeros fits alone: 0.00012345678901234567.
+    easy = short[heads] & (short[after_head] | ~has_fraction) & ((lengths[heads] + digits <= 19) | (whole == 0))
     scale = np.minimum(digits, 19)
     mantissa = whole * INT_POWERS[scale] + np.where(has_fraction, runs[after_head], 0).astype(np.uint64)
     power = digits
@@ -174,22 +178,23 @@ def _decode(chunk: bytes, layout: Layout) -> tuple[Any, ...]:
 
     table = values.reshape(count, 7)
     plain = (easy & ~has_fraction & ~has_exponent & (mantissa < EXACT)).reshape(count, 7)
-    ids = []
-    for column in (layout.images, layout.categories):
-        if not plain[:, column].all():
-            raise Irregular
-        ids.append(table[:, column].astype(np.int64))
-    return *ids, table[:, layout.bbox : layout.bbox + 4].copy(), table[:, layout.scores].copy()
+    if not (plain[:, layout.images] & plain[:, layout.categories]).all():
+        raise Irregular
+    images, categories = (table[:, column].astype(np.int64) for column in (layout.images, layout.categories))
+    return images, categories, table[:, layout.bbox : layout.bbox + 4].copy(), table[:, layout.scores].copy()
 
 
 def _whole(words: Words, ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[Words, NDArray[np.bool_]]:
     """The whole number of each run of digits, and whether it fits, (R,) both."""
     total = _eight(words[ends - 8], np.minimum(lengths, 8))
+    fits = lengths <= 24
     for skipped in (8, 16):
         longer = np.flatnonzero(lengths > skipped)
         part = _eight(words[ends[longer] - skipped - 8], np.minimum(lengths[longer] - skipped, 8))
         total[longer] += part * np.uint64(10**skipped)
-    return total, lengths <= 19
+        if skipped == 16:
+            fits[longer] &= part < 1000
+    return total, fits
 
 
 def _eight(word: Words, count: NDArray[np.int64]) -> Words:
