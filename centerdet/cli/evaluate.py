@@ -96,7 +96,9 @@ def evaluate(
             detections = read_results(
                 source, dataset, split=splits[0].rpartition(":")[2] if splits else None, annotations=ids
             )
-            results.append(evaluate_detections(detections, dataset, score_threshold=score_threshold))
+            one = evaluate_detections(detections, dataset, score_threshold=score_threshold)
+            exact = source.suffix == ".json" and not annotations and len(ids) == 1
+            results.append(replace(one, coco_files=(ids[0], source)) if exact else one)
         else:
             results.append(_predict(source, dataset, quiet, score_threshold=score_threshold, **tiles))
     result = results[0]
@@ -168,6 +170,9 @@ def _show(title: str, columns: Sequence[str], rows: Rows, note: str = "") -> Non
 def _show_classes(result: Evaluation) -> None:
     rows = [(name, str(count), *map(format_percent, values)) for name, count, *values in result.rows()]
     _show("", ("class", "objects", "voc-area", "voc07-11pt"), rows, result.protocol)
+    if result.coco_files:
+        coco = result.coco()
+        _show("COCO", coco.stat_names, [_percents(np.where(coco.stats < 0, np.nan, coco.stats))], coco.protocol)
 
 
 def _show_details(result: Evaluation) -> None:

@@ -20,9 +20,10 @@ from ..detections import Detections
 from ..errors import CenterdetError, DataError
 from ..files import write_atomic
 from ..metrics import CocoResult, VocMatch, VocResult
-from ..metrics.arrays import Arrays
+from ..metrics.arrays import Arrays, box_area
 from ..metrics.coco import evaluate as evaluate_coco
 from ..metrics.coco_curves import LIMITS
+from ..metrics.coco_index import evaluate_files
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
 from ..metrics.protocols import Step, from_voc_to_coco
 from ..metrics.result import Result
@@ -61,6 +62,7 @@ class Evaluation:
         voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the images.
         results: the detections. arrays: the same with the ground truth, checked. match: by VOC's rules.
         score_threshold: detections below it were left out; 0: none were. tile: side in px of tiles, if any.
+        coco_files: ground truth and results, if both are COCO files: `coco` reads them as pycocotools does.
     """
 
     voc: VocResult
@@ -71,6 +73,7 @@ class Evaluation:
     match: VocMatch
     score_threshold: float = 0.0
     tile: int | None = None
+    coco_files: tuple[Path, Path] | None = None
 
     @property
     def num_images(self) -> int:
@@ -141,14 +144,22 @@ class Evaluation:
         ]  # fmt: skip
 
     def coco(self, max_detections: Sequence[int] = LIMITS) -> CocoResult:
-        """The COCO numbers, as pycocotools computes them: crowds ignored, difficult objects not; size by the box."""
+        """The COCO numbers, as pycocotools computes them: crowds ignored, difficult objects not; size by the area."""
         if tuple(max_detections) == LIMITS:
             return self._coco
-        return evaluate_coco(self.arrays.by_image(self.results.image_ids), max_detections)
+        return self._evaluate_coco(max_detections)
 
     @cached_property
     def _coco(self) -> CocoResult:
-        return evaluate_coco(self.arrays.by_image(self.results.image_ids))
+        return self._evaluate_coco(LIMITS)
+
+    def _evaluate_coco(self, max_detections: Sequence[int]) -> CocoResult:
+        if self.coco_files is not None:
+            try:
+                return evaluate_files(*self.coco_files, self.names, max_detections, self.score_threshold)
+            except CenterdetError:  # pycocotools refuses what the readers repair, such as ids in another spelling
+                pass
+        return evaluate_coco(self.arrays.by_image(self.results.image_ids), max_detections)
 
     def compare(self, other: "Evaluation", resamples: int = 1000) -> Comparison:
         """This evaluation against another detector's on the same images: intervals and p-values of the difference."""
@@ -184,6 +195,7 @@ class Evaluation:
             names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
             plain |= {name: _to_dict(getattr(self, name)()) for name in names}
             plain["suspects"] = [{**one._asdict(), "image": str(one.image)} for one in self.suspects()]
+        if details or self.coco_files:
             plain["coco"] = self.coco().to_dict()
         if rules:
             steps = self.from_voc_to_coco()
@@ -259,6 +271,7 @@ def evaluate_detections(
 def make_arrays(results: Results, dataset: Dataset) -> Arrays:
     """Detections and the objects of a dataset as the metrics take them; VOC's rules ignore crowds as well."""
     samples = dataset.samples
+    areas = [box_area(sample.boxes) if sample.areas is None else sample.areas for sample in samples]
     crowd = np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)])
     return Arrays.check(
         results.boxes, results.scores, results.labels, results.images,
@@ -267,6 +280,7 @@ def make_arrays(results: Results, dataset: Dataset) -> Arrays:
         np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
         gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)]) | crowd,
         gt_crowd=crowd,
+        gt_area=np.concatenate([np.zeros(0), *areas]),
         num_classes=len(dataset.names),
     )  # fmt: skip
 

@@ -231,11 +231,10 @@ def _coco_row(record: Any, index: Mapping[Id, int], label: Mapping[Id, int], whe
     bbox, score = record["bbox"], record["score"]
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         raise AnnotationError(f"{where}.bbox: expected [x, y, width, height], finite numbers, got {bbox!r:.80}")
-    if min(bbox[2:]) < 0:
-        raise AnnotationError(f"{where}.bbox: expected width and height >= 0, got {bbox!r:.80}")
     if not _is_finite(score):
         raise AnnotationError(f"{where}.score: expected a finite number, got {score!r:.50}")
     left, top, width, height = map(float, bbox)
+    width, height = max(width, 0), max(height, 0)  # in COCO's protocol such boxes are valid and overlap nothing
     return places[0], places[1], score, left, top, left + width, top + height
 
 

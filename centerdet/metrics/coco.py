@@ -85,11 +85,14 @@ def coco_evaluate(
     return evaluate(arrays.by_image(), max_detections)
 
 
-def evaluate(arrays: Arrays, max_detections: Sequence[int] = LIMITS) -> CocoResult:
-    """COCO's AP and AR; the detections of an image stand together (`Arrays.by_image`) and equal scores go by row."""
+def evaluate(arrays: Arrays, max_detections: Sequence[int] = LIMITS, void: Mask | None = None) -> CocoResult:
+    """COCO's AP and AR; the detections of an image stand together (`Arrays.by_image`) and equal scores go by row.
+
+    void (G,): ground truths that take detections without making them true.
+    """
     limits = _check_limits(max_detections)
     matched = match_detections(arrays, Rules(limits=limits))
-    precision, recall, _ = draw_curves(matched, Rules(limits=limits), full=False)
+    precision, recall, _ = draw_curves(matched, Rules(limits=limits), void, full=False)
     some = np.array([np.bincount(arrays.gt_labels[real], minlength=arrays.num_classes) > 0 for real in matched.real])
     curves = precision[..., -1]  # (T, R, C, A)
     ap = np.ascontiguousarray(np.moveaxis(curves[..., 0], 2, 0)).reshape(arrays.num_classes, -1).mean(1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import AnnotationError, DataError, MissingDataError
 from .arrays import COORDINATE_LIMIT, Arrays
 
-__all__ = ["Columns", "Table", "column", "read_json", "select", "to_arrays"]
+__all__ = ["Columns", "Table", "column", "find", "read_json", "select", "to_arrays"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -153,7 +153,7 @@ def select(
     images: Sequence[Any],
     categories: Sequence[Any],
     *,
-    use_cats: bool,
+    use_cats: bool = True,
     detections: bool,
 ) -> Columns:
     """The records of these images and categories, sorted by image, then place; where: for messages.
