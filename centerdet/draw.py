@@ -9,20 +9,21 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .errors import ConfigError, ImageError
 from .files import write_atomic
+from .fonts import Run, typeset
 from .images import Source, load
 
 if TYPE_CHECKING:
     from .detections import Detections
 
-__all__ = ["color_of", "crop", "draw", "draw_boxes", "file_format", "letters", "plot", "write_image"]
+__all__ = ["color_of", "crop", "draw", "draw_boxes", "file_format", "plot", "write_image"]
 
 Color = tuple[int, int, int]
 Span = tuple[int, int, int, int]  # left, top, right, bottom, whole pixels, half-open
@@ -54,7 +55,6 @@ def draw_boxes(
     pen = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     line = max(1, round(side * LINE))
-    font = letters(side * TEXT)
     spans = _to_spans(boxes, (canvas.height, canvas.width))
     for span, color, broken in reversed(list(zip(spans, colors, dashed or [False] * len(spans), strict=True))):
         left, top, right, bottom = span
@@ -66,12 +66,16 @@ def draw_boxes(
     taken: list[Span] = []
     labels = []
     for text, span, color in zip(texts, spans, colors, strict=True):
-        text, place = _place(text, span, font, canvas.size, taken)
+        runs, place = _place(text, span, side * TEXT, canvas.size, taken)
         taken.append(place)
-        labels.append((text, place, color))
-    for text, (left, top, right, bottom), color in reversed(labels):
+        labels.append((runs, place, color))
+    for runs, (left, top, right, bottom), color in reversed(labels):
         pen.rectangle((left, top, right - 1, bottom - 1), fill=color)
-        pen.text((left + _pad(font), top), text, _ink(color), font, anchor="la")
+        across = float(left + _pad(runs))
+        baseline = top + max(font.getmetrics()[0] for _, font in runs)
+        for text, font in runs:
+            pen.text((across, baseline), text, _ink(color), font, anchor="ls")
+            across += font.getlength(text)
     return np.array(canvas)
 
 
@@ -106,11 +110,6 @@ def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
     write_atomic(path, file.getvalue())
 
 
-def letters(height: float) -> ImageFont.FreeTypeFont:
-    """The font for text of about so many px, at least 10."""
-    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(max(10, round(height))))
-
-
 def crop(detections: "Detections", image: Source | None = None, *, color: str = "rgb") -> list[NDArray[np.uint8]]:
     """The part of the image under each box, to whole pixels outwards, RGB (h, w, 3), at least 1 x 1 px."""
     pixels = _open(detections, image, color)
@@ -134,28 +133,31 @@ def _ink(color: Color) -> Color:
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
 
 
-def _pad(font: ImageFont.FreeTypeFont) -> int:
-    return max(1, round(font.size / 5))
+def _pad(runs: list[Run]) -> int:
+    return max(1, round(runs[0][1].size / 5))
 
 
-def _place(
-    text: str, box: Span, font: ImageFont.FreeTypeFont, size: tuple[int, int], taken: list[Span]
-) -> tuple[str, Span]:
+def _place(text: str, box: Span, letters: float, size: tuple[int, int], taken: list[Span]) -> tuple[list[Run], Span]:
     """The label's text, without its score where it would cross half the image, and where it stands inside it.
 
     Above the box, else inside it at the top, else below: the first that hides no better object's label.
     """
     width, height = size
-    across = math.ceil(font.getlength(text)) + 2 * _pad(font)
+    runs, across = _measure(text, letters)
     if across > width / 2 and " " in text:
-        text = text.rpartition(" ")[0]
-        across = math.ceil(font.getlength(text)) + 2 * _pad(font)
-    down = sum(font.getmetrics())
+        runs, across = _measure(text.rpartition(" ")[0], letters)
+    down = max(sum(font.getmetrics()) for _, font in runs)
     left = max(0, min(box[0], width - across))
     tops = [top for top in (box[1] - down, box[1], box[3]) if 0 <= top <= height - down]
     tops = tops or [max(0, min(box[1], height - down))]
     places = [(left, top, min(left + across, width), min(top + down, height)) for top in tops]
-    return text, next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+    return runs, next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+
+
+def _measure(text: str, letters: float) -> tuple[list[Run], int]:
+    """A label's text of letters of so many px, and its width, px."""
+    runs = typeset(text, letters)
+    return runs, math.ceil(sum(font.getlength(part) for part, font in runs)) + 2 * _pad(runs)
 
 
 def _meet(one: Span, other: Span) -> bool:

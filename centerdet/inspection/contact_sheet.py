@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..data.sample import Dataset
-from ..draw import color_of, draw_boxes, letters
+from ..draw import color_of, draw_boxes
 from ..errors import CenterdetError, DataError
+from ..fonts import letters
 from ..training.config import TrainConfig
 from ..training.loader import Schedule, training_loader
 from ..training.loop import training_images
