@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "voc: difficult what": (
         lambda root: voc(root, DOG.format("<difficult>what</difficult>")), 1, "broken annotation: 1 left out",
     ),
-    "voc: foreign file name": (lambda root: voc(root, "<filename>/home/x/other.png</filename>"), 1, ""),
+    "voc: foreign file name": (lambda root: voc(root, "<filename>/elsewhere/other.png</filename>"), 1, ""),
     "voc: overhang": (lambda root: voc(root, thing("dog", (41, 6, 70, 25))), 2, "box outside: 1 repaired"),
     "voc: outside": (lambda root: voc(root, thing("dog", (71, 6, 90, 25))), 1, "box outside: 1 left out"),
     "coco: no height": (add(bbox=[46.65, 38.33, 1.03, 0.0]), 1, "inverted box: 1 left out"),

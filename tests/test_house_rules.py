@@ -173,8 +173,25 @@ ALLOWED = {
     path: {"found"} for path in ("centerdet/cli/predict.py", "centerdet/detector.py", "centerdet/sources/streams.py")
 }
 """Where one of them is the thing's name: a `Found` of the stream of sources."""
-REWORDING: set[str] = set()
-"""Files that are still being reworded."""
+REWORDING: set[str] = {
+    "centerdet/metrics/coco_curves.py",
+    "centerdet/metrics/coco_matching.py",
+    "centerdet/metrics/cocoeval.py",
+    "centerdet/metrics/diagnose.py",
+    "centerdet/metrics/protocols.py",
+    "centerdet/metrics/voc.py",
+    "centerdet/runtimes/onnx_header.py",
+    "centerdet/training/distributed.py",
+    "centerdet/training/loader.py",
+    "centerdet/training/loop.py",
+    "centerdet/training/tensorboard.py",
+    "docs/comparison.md",
+    "docs/study.md",
+    "docs/train.md",
+    "docs/tutorial.md",
+    "weights/README.md",
+}
+"""Files that are still being reworded: a file whose words are right is taken off."""
 
 
 def find_banned(path: Path) -> list[str]:
