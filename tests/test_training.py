@@ -337,6 +337,22 @@ def test_validation_keeps_the_best_and_stops_early(data: Path, tmp_path: Path) -
     assert read_tensors(out / "final.safetensors")[1]["step"] == found[-1][0]
 
 
+def test_a_validation_without_objects_still_writes_the_best(data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    for name in (root / "ImageSets" / "Main" / "val.txt").read_text().split():
+        file = root / "Annotations" / f"{name}.xml"
+        text = file.read_text()
+        file.write_text(text[: text.index("<object>")] + "</annotation>")
+    train(tiny_config(root, tmp_path / "run", val=("val",), epochs=1 / STEPS), notice=lambda _: None)
+    assert Detector.load(tmp_path / "run" / "best.safetensors").names == SHAPE_NAMES
+
+
+def test_fewer_images_than_a_batch_are_noticed(data: Path, tmp_path: Path) -> None:
+    notices: list[str] = []
+    train(tiny_config(data, tmp_path / "run", batch=2 * STEPS + 1, epochs=0.1), notice=notices.append)
+    assert len(notices) == 1 and notices[0].startswith(f"batch: {2 * STEPS + 1} images a step, but the data has 12")
+
+
 # --- what cannot be -----------------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,8 @@ def _train(
         notice=notice, strict=strict,
     )  # fmt: skip
     val = _validation_set(config, mixture, notice, strict)
+    if len(mixture.samples) < batch_size:
+        notice(f"batch: {batch_size} images a step, but the data has {len(mixture.samples)}: each is drawn several times")
     network = network or _build_network(config, mixture.names, notice)
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parallel = group.parallel(network)
@@ -174,8 +176,9 @@ def _train(
                 detector = _detector(averaged, config, mixture.names, device)
                 validation = _validate(detector, val, group, interrupt)
                 state = replace(state, validations_without_improvement=state.validations_without_improvement + 1)
-                if validation.voc.mean_ap > state.best:
-                    state = replace(state, best=validation.voc.mean_ap, validations_without_improvement=0)
+                score = float(np.nan_to_num(validation.voc.mean_ap))  # NaN where nothing is to be detected
+                if score > state.best:
+                    state = replace(state, best=score, validations_without_improvement=0)
                     fields = {"config": asdict(config), "step": state.step, "voc-area": state.best}
                     if main:
                         detector.save(out / "best.safetensors", **fields)
