@@ -118,7 +118,8 @@ def _train(
     )  # fmt: skip
     val = _validation_set(config, mixture, notice, strict)
     if len(mixture.samples) < batch_size:
-        notice(f"batch: {batch_size} images a step, but the data has {len(mixture.samples)}: each is drawn several times")
+        count = len(mixture.samples)
+        notice(f"batch: {batch_size} images a step, but the data has {count}: each is drawn several times")
     network = network or _build_network(config, mixture.names, notice)
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parallel = group.parallel(network)
