@@ -1,5 +1,6 @@
 """`centerdet predict` on real files: every source, what is written where, and what broken ones leave behind."""
 
+import csv
 import json
 import re
 import shutil
@@ -10,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+import supervision
+from defusedxml import ElementTree
 from local_server import QuietHandler, serve
 from PIL import Image
+from pycocotools.coco import COCO
 from tiny import NAMES, tiny_detector
 from typer.testing import CliRunner, Result
 
@@ -113,20 +118,202 @@ def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, images: 
     assert files(tmp_path / "found") == ["1.jpg", "1_2.jpg", "1_2_2.jpg"]
 
 
-def test_the_frames_of_a_video_and_where_it_breaks(weights: Path, images: Path, tmp_path: Path) -> None:
+def read_clip(path: Path) -> tuple[list[np.ndarray], float]:
+    """Frames and frame rate."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(stream.average_rate)
+
+
+def test_a_video_gives_an_annotated_one_also_where_it_breaks(weights: Path, images: Path, tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     write_clip(path)
     Image.new("RGB", (30, 20)).save(tmp_path / "clip.png")
     result = call(weights, path, tmp_path / "clip.png", "--out", tmp_path / "found")
     assert result.exit_code == 0
-    frames = [f"clip/{number:06}.jpg" for number in range(12)]
-    assert files(tmp_path / "found") == [*frames, "clip_2.jpg"]
+    assert files(tmp_path / "found") == ["clip.mkv", "clip_2.jpg"]
+    frames, rate = read_clip(tmp_path / "found" / "clip.mkv")
+    assert (len(frames), frames[0].shape, rate) == (12, (48, 64, 3), 10.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     result = call(weights, path, "--out", tmp_path / "some")
     assert result.exit_code == 1
     assert "clip.mkv: " in result.stderr
-    made = files(tmp_path / "some")
-    assert 0 < len(made) < 12 and made == frames[: len(made)]
+    assert files(tmp_path / "some") == ["clip.mkv"] and 0 < len(read_clip(tmp_path / "some" / "clip.mkv")[0]) < 12
+
+
+def test_a_video_keeps_audio_rotation_and_odd_sides(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "loud.mp4"
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=5), container.add_stream("aac", rate=16000)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8), format="rgb24")
+            container.mux(video.encode(frame))
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 3200), np.int16), format="s16", layout="mono")
+            tone.sample_rate, tone.pts = 16000, 3200 * number
+            container.mux(audio.encode(tone))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+    assert call(weights, path, "--out", tmp_path / "out", threshold=1).exit_code == 0
+    with av.open(str(tmp_path / "out" / "loud.mp4")) as made, av.open(str(path)) as source:
+        for container in (made, source):
+            assert container.streams.video[0].average_rate == 5
+        sounds = [sum(frame.samples for frame in one.decode(one.streams.audio[0])) for one in (made, source)]
+    assert sounds[0] == sounds[1] > 16000
+    frames, _ = read_clip(tmp_path / "out" / "loud.mp4")
+    assert len(frames) == 10 and [round(frame.mean() / 20) for frame in frames] == list(range(10))
+
+
+def test_a_video_that_cannot_be_written_leaves_nothing(weights: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mkv")
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"  # as a full disk: writes fail
+        "from centerdet.cli import main\nmain()"
+    )
+    words = ["predict", weights, tmp_path / "clip.mkv", "--out", tmp_path / "out"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "cannot be written" in done.stderr
+    assert [name for name in files(tmp_path / "out") if name != ".predict.jsonl"] == []
+
+
+def test_a_stream_in_the_place_of_a_webcam(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV opens a video file as it opens a camera: what arrives is real, the device is not."""
+    clip, capture = tmp_path / "clip.mkv", cv2.VideoCapture
+    write_clip(clip)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: capture(str(clip)))
+    result = call(weights, 0, "--out", tmp_path / "found", "--json", tmp_path / "found.jsonl")
+    assert "no image after frame 11" in result.stderr
+    made = files(tmp_path / "found")
+    assert made and all(re.fullmatch(r"webcam 0/0000\d\d\.jpg", name) for name in made)
+    assert len(lines((tmp_path / "found.jsonl").read_text())) == len(made) + 1
+
+
+def test_classes_limits_and_the_table(weights: Path, images: Path, tmp_path: Path) -> None:
+    everything = lines(call(weights, images / "1.png", "--json", "-").stdout)[0]["objects"]
+    words = (images / "1.png", "--classes", "square", "--classes", "circle", "--max-detections", 3)
+    some = lines(call(weights, *words, "--json", "-").stdout)[0]["objects"]
+    assert some == [one for one in everything if one["name"] in ("square", "circle")][:3]  # type: ignore[attr-defined,index]
+    fewer = lines(call(weights, images / "1.png", "--nms-iou", 0, "--json", "-").stdout)[0]["objects"]
+    assert 0 < len(fewer) < len(everything)  # type: ignore[arg-type]
+    assert call(weights, *words, "--csv", tmp_path / "a.csv").exit_code == 0
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [(row["name"], float(row["score"]), float(row["x1"])) for row in rows] == [
+        (one["name"], one["score"], one["box"][0])
+        for one in some  # type: ignore[attr-defined]
+    ]
+    assert {row["source"] for row in rows} == {str(images / "1.png")}
+    with pytest.raises(ConfigError, match=r"--classes: no class 'cirle'; .*circle"):
+        call(weights, images / "1.png", "--classes", "cirle")
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo", "coco"])
+def test_label_files_are_read_by_others(form: str, weights: Path, images: Path, tmp_path: Path) -> None:
+    (images / "9.jpg").unlink()
+    result = call(weights, images, "--out", tmp_path / "out", "--labels", form, "--json", tmp_path / "found.jsonl")
+    assert result.exit_code == 0
+    rows = lines((tmp_path / "found.jsonl").read_text())
+    folder = tmp_path / "out" / "labels"
+    if form == "coco":
+        coco = COCO(str(folder / "instances.json"))
+        assert sorted(one["file_name"] for one in coco.imgs.values()) == ["1.png", "10.png", "2.png"]
+        assert len(coco.anns) == sum(len(row["objects"]) for row in rows)  # type: ignore[arg-type]
+        assert [one["name"] for one in coco.cats.values()] == list(NAMES)
+    else:
+        suffix = {"voc": "xml", "yolo": "txt"}[form]
+        assert {f"{number}.{suffix}" for number in (1, 2, 10)} <= set(files(folder))
+        for row in rows:
+            path = folder / f"{Path(str(row['source'])).stem}.{suffix}"
+            if form == "voc":
+                count = len(ElementTree.parse(path).findall("object"))
+            else:
+                count = len(path.read_text().splitlines())
+                assert (folder / "classes.txt").read_text().split() == list(NAMES)
+            assert count == len(row["objects"])  # type: ignore[arg-type]
+        ours = read_dataset_of(form, images, folder)
+        assert sum(map(len, ours.values())) == sum(len(row["objects"]) for row in rows)  # type: ignore[arg-type]
+
+
+def read_dataset_of(form: str, images: Path, folder: Path) -> dict[str, supervision.Detections]:
+    """The annotations as supervision reads them."""
+    if form == "voc":
+        data = supervision.DetectionDataset.from_pascal_voc(str(images), str(folder))
+    else:
+        (folder / "data.yaml").write_text("names: [" + ", ".join(NAMES) + "]\n")
+        data = supervision.DetectionDataset.from_yolo(str(images), str(folder), str(folder / "data.yaml"))
+    return dict(data.annotations)
+
+
+def test_label_files_beside_images_replace_none(weights: Path, images: Path) -> None:
+    (images / "9.jpg").unlink()
+    assert call(weights, images, "--labels", "yolo").exit_code == 0
+    names = {"1.png", "1.txt", "2.png", "2.txt", "10.png", "10.txt", "classes.txt"}
+    assert set(files(images)) == names
+    with pytest.raises(ConfigError, match=r"--labels: .*1\.txt exists"):
+        call(weights, images, "--labels", "yolo")
+    result = call(weights, images, "--labels", "coco")
+    assert result.exit_code == 2 and "--labels" in result.stderr
+
+
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when so many images are done."""
+    stream = Detector.stream_images
+
+    def stopping(*arguments: object, **options: object) -> Iterator[object]:
+        for number, one in enumerate(stream(*arguments, **options)):  # type: ignore[arg-type]
+            if number == count:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(Detector, "stream_images", stopping)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_resume_neither_repeats_nor_loses_anything(
+    count: int, weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "clip.mkv")
+    out, table = tmp_path / "out", tmp_path / "a.csv"
+    words = (images, tmp_path / "clip.mkv", "--labels", "coco", "--csv", table, "--json")
+    whole = call(weights, *words, tmp_path / "whole.jsonl", "--out", tmp_path / "whole")
+    assert whole.exit_code == 1 and ".predict.jsonl" not in files(tmp_path / "whole")
+    expected = table.read_text()
+    with monkeypatch.context() as patch:
+        stop_after(count, patch)
+        assert call(weights, *words, tmp_path / "part.jsonl", "--out", out).exit_code == 130
+    times = {name: (out / name).stat().st_mtime_ns for name in files(out) if name.endswith(".jpg")}
+    with (out / ".predict.jsonl").open("ab") as file:
+        file.write(b'{"source": "cut o')
+    done = call(weights, *words, tmp_path / "all.jsonl", "--out", out, "--resume")
+    assert done.exit_code == 1 and "in 15 images, 1 could not be read" in done.stderr
+    assert ("finished before" in done.stderr) == (count > 0)
+    assert lines((tmp_path / "all.jsonl").read_text()) == lines((tmp_path / "whole.jsonl").read_text())
+    assert table.read_text() == expected and files(out) == files(tmp_path / "whole")
+    for name in ("labels/instances.json", "1.jpg"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert all((out / name).stat().st_mtime_ns == before for name, before in times.items())
+    assert len(read_clip(out / "clip.mkv")[0]) == 12
+
+
+def test_resume_with_other_options_is_refused(
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        call(weights, images, "--out", out)
+    for words, name in (
+        (["--classes", "circle"], "classes"), (["--nms-iou", 0.5], "nms_iou"), (["--labels", "yolo"], "labels"),
+        (["--tile", 64], "tile"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"--resume: {name} was .* in the stopped run, and is .* now"):
+            call(weights, images, "--out", out, "--resume", *words)
+    with pytest.raises(ConfigError, match="--resume: score_threshold was"):
+        call(weights, images, "--out", out, "--resume", threshold=0.02)
+    assert call(weights, images, "--resume").exit_code == 2
+    with pytest.raises(ConfigError, match="got a webcam"):
+        call(weights, 0, "--out", out, "--resume")
 
 
 def test_no_source_is_written_over(weights: Path, images: Path, tmp_path: Path) -> None:
@@ -137,15 +324,14 @@ def test_no_source_is_written_over(weights: Path, images: Path, tmp_path: Path) 
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "photo.jpg").hardlink_to(photo)
     (images / "clip").mkdir()
-    write_clip(images / "clip" / "clip.mkv")
-    frame = images / "clip" / "000001.jpg"
-    Image.new("RGB", (60, 40)).save(frame)
+    write_clip(images / "clip.mkv")
+    (images / "clip" / "clip.mkv").hardlink_to(images / "clip.mkv")
     before = {path: path.read_bytes() for path in images.rglob("*.*")}
     refused = {
         (images, "--out", images): f"--out: {images} is the folder of the source {images}/",
         (f"{images}/*.jpg", "--out", tmp_path / "link"): f"--out: {tmp_path}/link is the folder of the source ",
         (photo, "--out", tmp_path / "found"): f"{tmp_path}/found/photo.jpg: would overwrite the source {photo}",
-        (frame.with_name("clip.mkv"), frame, "--out", images): f"{frame}: would overwrite the source {frame}",
+        (images / "clip" / "clip.mkv", "--out", images): f"{images}/clip.mkv: would overwrite the source ",
         (photo, "--json", photo): f"--json: {photo} is the source {photo}",
     }
     for words, message in refused.items():

@@ -134,10 +134,7 @@ def nothing(model: onnx.ModelProto) -> None: ...
 
 
 def test_seal_and_read_fields_are_inverse() -> None:
-    content = onnx.load(exported()).SerializeToString()
     fields = {"names": ["ä", "b" * 200], "size": 64, "nothing": None, "list": [1, {"a": 0.5}]}
-    with pytest.raises(WeightsError, match="crc32"):  # protobuf writes another order: the file is not as it was sealed
-        read_fields("a", content + b"\0")
     model = onnx.load(exported())
     del model.metadata_props[:]
     assert read_fields("a", seal(model.SerializeToString(), fields)) == {"format": 1, **fields}

@@ -1,21 +1,24 @@
 """`centerdet predict`: `Detector.stream` over any source, to boxes drawn into copies, JSON, or lines of text."""
 
-import json
+import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from urllib.parse import urlsplit
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import CenterdetError, ConfigError, ImageError
-from ..files import open_atomic
-from ..text import plural
+from ..runtimes.weights import weights_path
+from ..text import nearest, plural
+from .journal import Journal
+from .labels import LABELS, LabelFiles
 from .options import Device, Overlap, Tile, in_a_folder, tiling
+from .results import Copies, is_video, open_rows
 from .show import console, errors
 
 if TYPE_CHECKING:
@@ -37,8 +40,8 @@ def predict(
         Path | None,
         typer.Option(
             file_okay=False,
-            help="folder for JPEG copies with boxes: NAME.jpg; of a video or webcam NAME/000000.jpg, ...; "
-            "a name that another source has already gets a number; not the folder of a source",
+            help="folder for copies with boxes: NAME.jpg; NAME.mp4 (or .mkv, ...) of a video; of a webcam "
+            "NAME/000000.jpg, ...; a name that another source has already gets a number; not the folder of a source",
         ),
     ] = None,
     json_file: Annotated[
@@ -53,6 +56,23 @@ def predict(
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", "--score", min=0, max=1, help="leave out what scores lower")
     ] = 0.3,
+    classes: Annotated[list[str] | None, typer.Option("--classes", help="keep only this class (repeatable)")] = None,
+    nms_iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="of two boxes of a class that overlap more, keep the better one")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="keep at most so many per image, best first")
+    ] = None,
+    csv_file: Annotated[
+        str,
+        typer.Option("--csv", help="write a table, one row per object; it appears at the end", callback=in_a_folder),
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="voc, yolo or coco: also write label files, under --out/labels or beside the images")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="skip what a stopped run with the same --out finished")
+    ] = False,
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
@@ -64,43 +84,93 @@ def predict(
 
     A broken image is reported and the rest follows; the exit code is then 1. Ctrl-C keeps the results so far.
     """
+    from ..detections import Detections
     from ..detector import Detector
 
+    if labels and (labels not in LABELS or not (out or labels != "coco")):
+        raise typer.BadParameter(f"--labels: expected one of {', '.join(LABELS)}, and --out for coco")
+    if resume and not out:
+        raise typer.BadParameter("--resume: needs --out, where the stopped run kept what it finished")
     tiles = tiling(tile, overlap)
     originals = _list_all(sources)
-    _check_places(originals, out, json_file)
-    detector = Detector.load(weights, device=device or None, threads=threads)
-    stream = detector.stream_images(
-        list(originals.values()), score_threshold=score_threshold, allow_urls=allow_urls, **tiles
-    )
-    place = _places(out, originals)
+    _check_places(originals, out, {"--json": json_file, "--csv": csv_file})
+    if resume and any(isinstance(source, int) for source in originals.values()):
+        raise ConfigError("--resume: expected images and videos, got a webcam")
+    detector = Detector.load(weights, device=device or None, threads=threads, nms_iou=nms_iou)
+    for name in classes or ():
+        if name not in detector.names:
+            raise ConfigError(f"--classes: no class {name!r}; {nearest(name, detector.names)}")
+    options = {
+        "weights": hashlib.sha256(weights_path(weights).read_bytes()).hexdigest(), "score_threshold": score_threshold,
+        "classes": classes, "nms_iou": nms_iou, "max_detections": max_detections, "labels": labels, **tiles,
+    }  # fmt: skip
+    name_of = _names()
     done = objects = broken = 0
     stopped = False
-    with _open_lines(json_file) as write, _progress(quiet) as advance:
+    with ExitStack() as stack:
+        files = LabelFiles(labels, out / "labels" if out else None, detector.names) if labels else None
+        if files:
+            files.check([str(source) for source in originals.values()])
+        write = stack.enter_context(open_rows(json_file, csv_file))
+        journal = Journal(out, options, resume=resume) if out else None
+        rest = [source for source in originals.values() if not (journal and str(source) in journal.finished)]
+        stream = detector.stream_images(rest, score_threshold=score_threshold, allow_urls=allow_urls, **tiles)
+        if journal:
+            stack.enter_context(journal)
+        for row in journal.rows if journal else ():
+            write(row)
+            done, broken = done + 1, broken + ("error" in row)
+            if "objects" in row:
+                objects += len(row["objects"])
+                name = name_of(row["path"])
+                if files:
+                    files.write(Detections.from_dict(row, detector.names), row["path"], name, row["frame"])
+        copies = stack.enter_context(Copies(_places(out, originals))) if out else None
+        advance = stack.enter_context(_progress(quiet))
+        before: Found | None = None
         try:
             for item, result in stream:
+                row = {"source": item.where, "path": item.source, "frame": item.frame, "video": is_video(item)}
+                if journal and copies and before is not None and before.source != item.source and is_video(before):
+                    copies.finish()
+                    journal.complete(before.source)
+                before = item
                 try:
                     if isinstance(result, CenterdetError):
                         raise result
-                    if out:
-                        result.plot(place(item), item.image)  # type: ignore[arg-type]
+                    result = result.filter(names=classes or None)[:max_detections]
+                    name = name_of(item.source)
+                    if copies:
+                        copies.write(item, result, name)
+                    if files:
+                        files.write(result, item.source, name, item.frame)
                 except ImageError as error:  # also of a copy that JPEG cannot hold
                     broken += 1
                     errors.print(f"error: {error}", markup=False, soft_wrap=True)
-                    write({"source": item.where, "error": str(error)})
+                    row |= {"error": str(error)}
                 else:
                     objects += len(result)
-                    write({**result.to_dict(), "source": item.where})
-                    if not quiet and json_file != "-":
-                        shown = ", ".join(f"{one.name} {one.score:.2f}" for one in result) or "nothing"
-                        console.out(f"{item.where}: {shown}".encode(errors="replace").decode())
+                    row = {**result.to_dict(), **row}
+                write(row)
+                if journal:
+                    journal.add(row)
+                if "objects" in row and not quiet and json_file != "-":
+                    shown = ", ".join(f"{one['name']} {one['score']:.2f}" for one in row["objects"]) or "nothing"
+                    console.out(f"{item.where}: {shown}".encode(errors="replace").decode())
                 done += 1
                 advance()
         except KeyboardInterrupt:
             stopped = True
+        if copies:
+            copies.finish()
+        if files:
+            files.close()
+        if journal and not stopped:
+            journal.remove()
     if not quiet:
         shown = f"{plural(objects, 'object')} in {plural(done - broken, 'image')}"
-        errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{', stopped' * stopped}")
+        skipped = f", {len(journal.rows)} finished before" if journal and journal.rows else ""
+        errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
     if broken or stopped:
         raise typer.Exit(130 if stopped else 1)
 
@@ -119,12 +189,13 @@ def _list_all(sources: list[str]) -> Originals:
     return originals
 
 
-def _check_places(originals: Originals, out: Path | None, json_file: str) -> None:
+def _check_places(originals: Originals, out: Path | None, files: dict[str, str]) -> None:
     """Refuse to write over a source, or among them."""
-    if json_file and (source := originals.get(_identity(json_file))):
-        raise ConfigError(f"--json: {json_file} is the source {source}: choose another file")
-    files = (source for key, source in originals.items() if isinstance(key, tuple))
-    for folder, source in {Path(str(source)).parent: source for source in files}.items():
+    for option, file in files.items():
+        if file and (source := originals.get(_identity(file))):
+            raise ConfigError(f"{option}: {file} is the source {source}: choose another file")
+    named = (source for key, source in originals.items() if isinstance(key, tuple))
+    for folder, source in {Path(str(source)).parent: source for source in named}.items():
         if out and out.exists() and _identity(folder) == _identity(out):
             raise ConfigError(f"--out: {out} is the folder of the source {source}: choose another folder")
 
@@ -138,38 +209,36 @@ def _identity(path: str | Path) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def _places(out: Path | None, originals: Originals) -> Callable[["Found"], Path]:
-    """A function from an image or frame to its copy's path; sources of one name don't overwrite each other."""
+def _names() -> Callable[[str], str]:
+    """A function from a source to the name of what is written for it; sources of one name get different ones."""
     from ..sources import is_url
 
     names: dict[str, str] = {}
     taken = set()
 
-    def place(item: "Found") -> Path:
-        if item.source not in names:
-            path = urlsplit(item.source).path if is_url(item.source) else item.source
+    def name_of(source: str) -> str:
+        if source not in names:
+            path = urlsplit(source).path if is_url(source) else source
             stem = Path(path).stem[:100] or "image"
             several = (f"{stem}_{number}" if number > 1 else stem for number in count(1))
-            names[item.source] = next(name for name in several if name.casefold() not in taken)
-            taken.add(names[item.source].casefold())
-        name = names[item.source]
-        copy = Path(out or "", f"{name}.jpg" if item.frame is None else f"{name}/{item.frame:06}.jpg")
+            names[source] = next(name for name in several if name.casefold() not in taken)
+            taken.add(names[source].casefold())
+        return names[source]
+
+    return name_of
+
+
+def _places(out: Path, originals: Originals) -> Callable[[str], Path]:
+    """A function from a file's name to its path below a folder, which is made; never that of a source."""
+
+    def place(name: str) -> Path:
+        copy = Path(out, name)
         if original := originals.get(_identity(copy)):
             raise ConfigError(f"{copy}: would overwrite the source {original}: choose another folder for --out")
         copy.parent.mkdir(parents=True, exist_ok=True)
         return copy
 
     return place
-
-
-@contextmanager
-def _open_lines(name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
-    """A function that writes a JSON line: to stdout, or to a file that appears when all is done."""
-    if name in ("", "-"):
-        yield lambda fields: console.out(json.dumps(fields)) if name else None
-        return
-    with open_atomic(name) as file:
-        yield lambda fields: file.write(json.dumps(fields).encode() + b"\n")
 
 
 @contextmanager

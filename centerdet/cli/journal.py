@@ -1,0 +1,90 @@
+"""What a run of `predict` has finished, kept under --out until it ends, so that --resume redoes and loses nothing.
+
+A file of JSON Lines: the options, then one row per image or frame, and `{"complete": source}` behind the last frame of
+a video. A row is written after all that belongs to its image, so what has a row is done.
+"""
+
+import json
+from collections.abc import Mapping
+from io import RawIOBase
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from ..errors import ConfigError, WriteError
+from ..files import write_atomic
+
+__all__ = ["Journal"]
+
+NAME = ".predict.jsonl"
+
+Row: TypeAlias = dict[str, Any]
+
+
+class Journal:
+    """The rows of a run.
+
+    Attributes:
+        rows: of the earlier run, without those of a video that it did not complete.
+        finished: the sources that need not be read again.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = folder / NAME
+        self.rows: list[Row] = []
+        self.finished: set[str] = set()
+        if resume and self.path.is_file():
+            self._read(options)
+        complete = sorted({row["path"] for row in self.rows if row["video"]})
+        self._content = [{"options": options}, *self.rows, *({"complete": source} for source in complete)]
+        self._file: RawIOBase | None = None
+
+    def add(self, row: Row) -> None:
+        """Append a row."""
+        if self._file is None:
+            raise ValueError("expected an entered journal")
+        try:
+            self._file.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def complete(self, source: str) -> None:
+        """Note that every frame of a video is done."""
+        self.add({"complete": source})
+
+    def __enter__(self) -> "Journal":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self.path.parent}: cannot be written: {error.strerror or error}") from error
+        write_atomic(self.path, "".join(f"{json.dumps(row)}\n" for row in self._content).encode())
+        self._file = self.path.open("ab", buffering=0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def remove(self) -> None:
+        """Nothing is left to resume."""
+        self.__exit__(None, None, None)
+        self.path.unlink()
+
+    def _read(self, options: Mapping[str, Any]) -> None:
+        entries = []
+        for line in self.path.read_bytes().splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:  # the last one, cut off
+                break
+        before = entries[0].get("options", {}) if entries else options
+        for name in options:
+            if before.get(name) != options[name]:
+                raise ConfigError(
+                    f"--resume: {name} was {before.get(name)!r} in the stopped run, and is {options[name]!r} now: use "
+                    "the same, or start anew without --resume"
+                )
+        rows = [entry for entry in entries if "source" in entry]
+        complete = {entry["complete"] for entry in entries if "complete" in entry}
+        self.rows = [row for row in rows if not row["video"] or row["path"] in complete]
+        self.finished = {row["path"] for row in self.rows} | complete
