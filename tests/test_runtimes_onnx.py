@@ -6,6 +6,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 from exporting import exported, noise
 from onnx import TensorProto, helper, numpy_helper
+from packaging.requirements import Requirement
 from tiny import NAMES, tiny_detector
 
 from centerdet import Detector
@@ -54,6 +56,22 @@ def test_no_torch_is_needed_nor_anything_else(suffix: str) -> None:
     expected = tiny_detector().predict(image, score_threshold=0.0)
     count, best = done.stdout.split()
     assert int(count) > 0 and float(best) == pytest.approx(float(expected.scores.max()), abs=1e-4)
+
+
+def test_the_smallest_requirements_are_what_is_imported_and_as_in_pyproject(repo_root: Path) -> None:
+    listed = [Requirement(line) for line in (repo_root / "docs" / "requirements-onnx.txt").read_text().splitlines()[1:]]
+    code = (
+        "import sys\nfrom importlib.metadata import packages_distributions\nfrom centerdet import Detector\n"
+        f"Detector.load({str(exported())!r}).predict({str(find_photographs()[1])!r})\n"
+        "homes = packages_distributions()\n"
+        "print(*{dist.lower() for name in set(sys.modules) for dist in homes.get(name, ())})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    needed = {Requirement(text).name for one in listed for text in requires(one.name) or () if "extra" not in text}
+    names = {one.name for one in listed}
+    assert names <= set(done.stdout.split()) <= names | needed | {"centerdet"}
+    project = (repo_root / "pyproject.toml").read_text()
+    assert [str(one) for one in listed if f'"{one}"' not in project] == []
 
 
 def test_weights_that_need_torch_say_so() -> None:
