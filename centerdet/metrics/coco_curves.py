@@ -218,8 +218,8 @@ def _scores(scores: Floats, rank: Ints, edges: Ints, starts: Ints, needed: Ints)
     reached = np.where(needed > 0, needed <= np.diff(starts)[:, None], np.diff(edges)[:, None] > 0)
     reached = np.logical_and.accumulate(reached, axis=1)
     place = np.broadcast_to(edges[:-1, None], needed.shape).copy()
-    counted = reached & (needed > 0)
-    place[counted] = rank[(starts[:-1, None] + needed - 1)[counted]]
+    positive = reached & (needed > 0)
+    place[positive] = rank[(starts[:-1, None] + needed - 1)[positive]]
     curve = np.zeros(needed.shape)
     curve[reached] = scores[place[reached]]
     return curve

@@ -166,11 +166,14 @@ class COCO:
             raise DataError(
                 f"{where}: {len(strange)} image ids are not in the ground truth, such as {next(iter(strange))!r}"
             )
-        found = type(self)()
-        found._results = results
-        found._header = {"info": copy.deepcopy(self.dataset.get("info", {})), "images": list(self.dataset["images"])}
-        found._header["categories"] = copy.deepcopy(self.dataset.get("categories", []))
-        return found
+        detections = type(self)()
+        detections._results = results
+        detections._header = {
+            "info": copy.deepcopy(self.dataset.get("info", {})),
+            "images": list(self.dataset["images"]),
+        }
+        detections._header["categories"] = copy.deepcopy(self.dataset.get("categories", []))
+        return detections
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise DataError(f"this COCO is for boxes: {KEEP}, for drawing and for downloads")
@@ -191,9 +194,11 @@ def evaluate_files(
     """
     where = str(results)
     annotations = COCO(truth)
-    found = annotations.loadRes(results)
+    detections = annotations.loadRes(results)
     images, categories = sorted(annotations.getImgIds()), sorted(set(annotations.getCatIds()))
-    table = found._results if isinstance(found._results, Table) else Table.from_records(found._results or [], where)
+    table = detections._results
+    if not isinstance(table, Table):
+        table = Table.from_records(table or [], where)
     if len(unknown := np.flatnonzero(find(categories, table.categories) < 0)):
         raise DataError(
             f"{results}[{unknown[0]}].category_id: the ground truth has no {table.categories[unknown[0]]!r}"

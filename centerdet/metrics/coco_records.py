@@ -7,7 +7,9 @@ negative, records may have any other keys. Beyond pycocotools, area may be missi
 Shapes: N records.
 """
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import AnnotationError, DataError, MissingDataError
 from .arrays import COORDINATE_LIMIT, Arrays
 
-__all__ = ["Columns", "Table", "column", "find", "read_json", "select", "to_arrays"]
+__all__ = ["Columns", "Table", "column", "find", "json_loader", "read_json", "select", "to_arrays"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -102,12 +104,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # a million new objects, and none of them in a cycle
     try:
-        for load in _loaders():
-            try:
-                return load(content)
-            except ValueError:  # they refuse NaN, which the last one reads
-                continue
-        return json.loads(content)
+        try:
+            return json_loader()(content)
+        except ValueError:  # orjson and msgspec refuse NaN
+            return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{file}: broken JSON: {error}") from error
     finally:
@@ -115,16 +115,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
             gc.enable()
 
 
-def _loaders() -> list[Callable[[bytes], Any]]:
-    try:
-        import orjson  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        try:
-            import msgspec  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            return []
-        return [msgspec.json.decode]
-    return [orjson.loads]
+def json_loader() -> Callable[[bytes], Any]:
+    """The fastest JSON decoder that is installed."""
+    for name, function in (("orjson", "loads"), ("msgspec.json", "decode")):
+        with contextlib.suppress(ImportError):
+            return getattr(importlib.import_module(name), function)  # type: ignore[no-any-return]
+    return json.loads
 
 
 def find(keys: Sequence[Any], values: Sequence[Any] | NDArray[Any]) -> Ints:

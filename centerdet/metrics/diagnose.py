@@ -206,7 +206,7 @@ def _match_greedily(det: Ints, truth: Ints, count: int) -> Ints:
     """The ground truth (-1: none) of each of `count` detections that choose one after another.
 
     The pairs are sorted by detection, best first, then by preference. In a round, a detection gets its best ground
-    truth that is left if no earlier detection could still want it; the first detection always does.
+    truth that is left if no earlier detection could still take it; the first detection always does.
     """
     partner = np.full(count, -1)
     while len(det):

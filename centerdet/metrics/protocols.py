@@ -17,7 +17,7 @@ __all__ = ["Step", "from_voc_to_coco"]
 
 
 class Step(NamedTuple):
-    """The mean AP under some rules, which differ from those of the step before in one point: `why` says which."""
+    """The mean AP under some rules, which differ from those of the step before in one point: `why` states which."""
 
     rules: str
     ap: float

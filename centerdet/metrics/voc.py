@@ -204,9 +204,9 @@ def _average(arrays: Arrays, order: Ints, true: Ints, ignored: Ints, threshold: 
     label = arrays.det_labels[order[true]].astype(np.int64)
     begin = np.append(0, np.cumsum(np.bincount(arrays.det_labels, minlength=classes)))[label]
     starts = np.searchsorted(label, np.arange(classes + 1))
-    found = np.arange(1, len(true) + 1) - starts[label]  # true positives so far
+    number = np.arange(1, len(true) + 1) - starts[label]  # true positives so far
     detected = true - begin + 1 - (np.searchsorted(ignored, true) - np.searchsorted(ignored, begin))
-    recall, precision = found / positive[label], found / detected
+    recall, precision = number / positive[label], number / detected
 
     ap, ap_11pt = np.where(positive > 0, 0.0, np.nan), np.where(positive > 0, 0.0, np.nan)
     for c in np.flatnonzero(np.diff(starts)).tolist():
