@@ -36,20 +36,23 @@ class AnnotatedVideo:
         import av
 
         self._output: Any
+        self._video: Any
         self._failures = (av.FFmpegError, OSError, ValueError)
         self.path, self._part = path, path.with_name(f".{secrets.token_hex(8)}.part")
         self._input = av.open(source)
         try:
             self._output = av.open(str(self._part), "w", format=FORMATS[path.suffix])
+            rate = self._input.streams.video[0].average_rate or 25
+            codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            self._video = self._output.add_stream(codec, rate=rate)
+            self._video.pix_fmt = "yuv420p"
+            sounds = self._input.streams.audio
+            self._audio = self._output.add_stream_from_template(sounds[0]) if sounds else None
         except self._failures as error:
             self._input.close()
+            with suppress(OSError):
+                self._part.unlink()
             raise self._error(error) from error
-        rate = self._input.streams.video[0].average_rate or 25
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self._video: Any = self._output.add_stream(codec, rate=rate)
-        self._video.pix_fmt = "yuv420p"
-        sounds = self._input.streams.audio
-        self._audio = self._output.add_stream_from_template(sounds[0]) if sounds else None
         self._packets: Iterator[Any] = self._input.demux(sounds[0]) if sounds else iter(())
         self._waiting: Any = next(self._packets, None)
         self._count = 0
