@@ -111,7 +111,7 @@ def _match_hard(
 
     Taking turns in score order is a serial dictatorship. Deferred acceptance finds the same matching without turns:
     every detection proposes to the ground truths of its list, best first, and a ground truth holds on to the proposal
-    that comes first in score order. In this case A, B, C have falling scores, A and B prefer X, B then Y, C has Y alone:
+    that comes first in score order. Let A, B, C have falling scores, A and B prefer X, B then Y, and C has Y alone:
         round 1: A and B propose to X, C to Y; X holds A and refuses B, Y holds C
         round 2: B proposes to Y; Y holds B and drops C
         round 3: C has no one left to propose to; A-X and B-Y are matched, as they are in turns

@@ -12,7 +12,7 @@ import gc
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import AnnotationError, DataError, MissingDataError
 from .arrays import COORDINATE_LIMIT, Arrays
 
-__all__ = ["Columns", "Table", "column", "find", "json_loader", "read_json", "select", "to_arrays"]
+__all__ = ["Columns", "Table", "column", "find", "json_loader", "read_json", "select", "to_arrays", "uncollected"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -101,15 +101,23 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise MissingDataError(f"{file}: no such file") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    collecting = gc.isenabled()
-    gc.disable()  # a million new objects, and none of them in a cycle
-    try:
+    with uncollected():
         try:
-            return json_loader()(content)
-        except ValueError:  # orjson and msgspec refuse NaN
-            return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: broken JSON: {error}") from error
+            try:
+                return json_loader()(content)
+            except ValueError:  # orjson and msgspec refuse NaN
+                return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise AnnotationError(f"{file}: broken JSON: {error}") from error
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Make a million objects, none of them in a cycle, without searching them for cycles."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CenterdetError
 from .arrays import COORDINATE_LIMIT
-from .coco_records import Table, json_loader
+from .coco_records import Table, json_loader, uncollected
 
 __all__ = ["scan_results"]
 
@@ -32,7 +32,8 @@ def scan_results(path: str | os.PathLike[str]) -> Table | None:
     """Read a results JSON; None if it is not one of plain detections."""
     decode = _typed_decoder() or _decode
     try:
-        parts = [decode(text) for text in _parts(Path(path))]
+        with uncollected():
+            parts = [decode(text) for text in _parts(Path(path))]
     except (Irregular, OSError):
         return None
     images, categories, bbox, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
