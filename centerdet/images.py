@@ -16,16 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import ConfigError, ImageError, MissingImageError
+from .image_files import drop_texts, open_heif
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Geometry", "Source", "load", "read_size", "resize"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Geometry", "Source", "load", "read_size", "read_stream", "resize"]
 
 MAX_PIXELS = 100_000_000
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 """Of the files that folders and datasets are searched for, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are read; none that runs another program (HEIF needs a plug-in)."""
+"""Pillow's names of the formats that are read; none that runs another program (HEIF needs pillow-heif)."""
+
+MAX_STREAM = 1_000_000_000
+"""Bytes that are read of a pipe."""
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -42,8 +48,8 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
     """Any image as RGB uint8 (H, W, 3), upright and contiguous.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W); arrays
-            and tensors may also be gray (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
+        source: a path (also of a pipe), the bytes of a file, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor
+            (3, H, W); arrays and tensors may also be gray (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
         color: "bgr" where an array or tensor has blue first, as OpenCV reads them; of no effect on files.
         max_pixels: refuse a larger image; a file's header is read before its pixels.
 
@@ -69,6 +75,14 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
     raise ImageError(f"expected a path, bytes, a PIL image, an array or a tensor, got {type(source).__name__}{hint}")
 
 
+def read_stream(file: BinaryIO, where: str) -> bytes:
+    """All bytes of a pipe, of which an image has at most MAX_STREAM."""
+    content = file.read(MAX_STREAM + 1)
+    if len(content) > MAX_STREAM:
+        raise ImageError(f"{where}: expected an image of at most {MAX_STREAM} bytes, got more")
+    return content
+
+
 def read_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image file as `load` returns it, from its header."""
     with _open_file(path) as file:
@@ -81,7 +95,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
             content = file.read()
             if not any(word in content for word in (b"eXIf", b"Raw profile type", b"com.adobe.xmp")):
                 return height, width
-            image = _open_header(io.BytesIO(content), str(path))
+            image = _open_header(drop_texts(content) or io.BytesIO(content), str(path))
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
@@ -129,7 +143,11 @@ class Geometry:
 
 def _open_file(path: str | Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
+        if file.seekable():
+            return file
+        with file:
+            return io.BytesIO(read_stream(file, str(path)))
     except FileNotFoundError:
         hint = ": stream() reads URLs with allow_urls=True" if str(path).startswith(("http:", "https:")) else ""
         raise MissingImageError(f"{path}: no such image{hint}") from None
@@ -142,12 +160,19 @@ def _open_file(path: str | Path) -> BinaryIO:
 def _load_file(file: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]:
     image = _open_header(file, where)
     _check_size(image.height, image.width, where, max_pixels)
-    return _decode(image, where)
+    try:
+        return _decode(image, where)
+    except ImageError:
+        if image.format != "PNG" or (smaller := drop_texts(_read_all(file))) is None:
+            raise
+        return _load_file(smaller, where, max_pixels)  # texts behind the pixels
 
 
 def _open_header(file: BinaryIO, where: str) -> Image.Image:
     """A file's image before decoding: Pillow's `open`, without its warning about sizes, which `max_pixels` limits."""
     start = file.read(16)
+    if (heif := open_heif(file, where)) is not None:
+        return heif
     Image.preinit()
     for name in FORMATS if start else ():
         if name not in Image.OPEN:
@@ -159,9 +184,16 @@ def _open_header(file: BinaryIO, where: str) -> Image.Image:
         try:
             return factory(file, "")
         except Exception as error:
+            if name == "PNG" and (smaller := drop_texts(_read_all(file))) is not None:
+                return _open_header(smaller, where)
             raise ImageError(f"{where}: broken {name} image: {error}") from error
     what = f"expected an image ({', '.join(FORMATS)}), its content is none of these" if start else "the file is empty"
     raise ImageError(f"{where}: {what}")
+
+
+def _read_all(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _check_size(height: int, width: int, where: str, max_pixels: int) -> None:

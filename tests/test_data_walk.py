@@ -73,7 +73,7 @@ def test_every_suffix_that_is_predicted_on_is_read(tmp_path: Path, form: Format,
     with Image.open(old) as opened:
         content = opened.copy()
     old.unlink()
-    content.save(old.with_suffix(suffix), format="JPEG" if "j" in suffix.lower() else None)
+    content.save(old.with_suffix(suffix), format="JPEG" if suffix.lower().startswith((".j", ".he")) else None)
     for file in (*root.glob("annotations/*.json"), *root.glob("Annotations/b.xml")):
         file.write_text(file.read_text().replace("b.jpg", f"b{suffix}"))
     names, notices = read(root)

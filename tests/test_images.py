@@ -1,7 +1,9 @@
 """One loader: path = bytes = PIL = array, every kind of image, every kind of bad one; `Geometry` and its inverse."""
 
 import io
+import os
 import struct
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -227,16 +229,90 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         load("https://example.org/cat.jpg")
 
 
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+TEXTS = {
+    "compressed": _chunk(b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3_000_000))),
+    "international": _chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(bytes(3_000_000))),
+    "plain": _chunk(b"tEXt", b"workflow\0" + b"x" * 3_000_000),
+    "many": _chunk(b"tEXt", b"workflow\0" + b"x" * 8_000_000) * 10,
+    "profile": _chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3_000_000))),
+    "broken profile": _chunk(b"iCCP", b"profile\0\7" + bytes(9)),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
+def test_megabytes_of_text_or_profile_are_no_reason_to_refuse_a_png(kind: str, behind: bool, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = _encode(Image.fromarray(_photo(20, 40)), "PNG", exif=exif)
+    place = len(content) - 12 if behind else 33  # IEND, or behind IHDR
+    path = tmp_path / "text.png"
+    path.write_bytes(content[:place] + TEXTS[kind] + content[place:])
+    assert read_size(path) == (40, 20)
+    np.testing.assert_array_equal(load(path), load(content))
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDAT\xff", 1))
+    with pytest.raises(ImageError, match=r"text\.png: "):
+        load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_pipes(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.png"
+    os.mkfifo(path)
+    content = _encode(Image.fromarray(_photo()), "PNG")
+    thread = threading.Thread(target=path.write_bytes, args=(content,))
+    thread.start()
+    np.testing.assert_array_equal(load(path), _photo())
+    thread.join()
+
+
+HEIC = b"\0\0\0\x18ftyp%s\0\0\0\0%s" + bytes(50)
+
+
+@pytest.mark.parametrize(("brand", "other"), [(b"heic", b"mif1"), (b"mif1", b"heic"), (b"msf1", b"hevc")])
+def test_heic_leads_to_pillow_heif(brand: bytes, other: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "phone.HEIC"
+    path.write_bytes(HEIC % (brand, other))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        for read in (load, read_size):
+            with pytest.raises(ImageError, match=r"phone\.HEIC: .*pip install pillow-heif"):
+                read(path)
+    pytest.importorskip("pillow_heif")
+    for read in (load, read_size):
+        with pytest.raises(ImageError, match=r"phone\.HEIC: broken HEIF image"):
+            read(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_where_pillow_heif_is_installed(orientation: int, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    heif.from_pillow(Image.fromarray(_photo(60, 90))).save(file, quality=95, exif=exif.tobytes())
+    path = tmp_path / "phone.heic"
+    path.write_bytes(file.getvalue())
+    pixels = load(path)
+    np.testing.assert_array_equal(load(file.getvalue()), pixels)
+    assert read_size(path) == pixels.shape[:2]
+    upright = _photo(60, 90) if orientation == 1 else np.rot90(_photo(60, 90), -1)
+    assert np.abs(pixels.astype(int) - upright).mean() < 12
+    path.write_bytes(file.getvalue()[:300])
+    with pytest.raises(ImageError, match=r"phone\.heic: broken"):
+        load(path)
+
+
 def _huge_png(height: int, width: int) -> bytes:
     """The header of a PNG with no pixels behind it."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b""))
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + _chunk(b"IDAT", zlib.compress(b""))
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from PIL import Image
 
 from centerdet.errors import CenterdetError, ConfigError, DataError, ImageError, MissingImageError
 from centerdet.images import load
-from centerdet.sources import Found, Sources, is_live, open_sources
+from centerdet.sources import VIDEO_SUFFIXES, Found, Sources, is_live, list_files, open_sources
 from centerdet.sources.streams import AHEAD, newest
 from centerdet.sources.urls import download
 
@@ -39,9 +40,9 @@ def _encode(number: int) -> bytes:
     return file.getvalue()
 
 
-def _write_video(path: Path, images: list[NDArray[np.uint8]], codec: str = "mpeg4") -> bytes:
+def _write_video(path: Path, images: list[NDArray[np.uint8]], codec: str = "mpeg4", rate: int = 10) -> bytes:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         for image in images:
@@ -96,6 +97,73 @@ def test_patterns(folder: Path) -> None:
     assert _values(open_sources(folder / "below")) == [3, 4]
     (folder / "a[1].png").write_bytes(_encode(77))
     assert _values(open_sources(folder / "a[1].png")) == [77]  # a path that exists is no pattern
+
+
+COMPANIONS = ("._1.png", ".hidden.jpg", "__MACOSX/1.png", ".ipynb_checkpoints/1-checkpoint.png", "@eaDir/1.png")
+
+
+def test_companion_files_are_passed_over_and_reported(tmp_path: Path) -> None:
+    root = tmp_path / ".cache" / "__MACOSX"  # of the folder that is named, only what is below counts
+    for name in COMPANIONS:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(_encode(3))
+    for name in ("Thumbs.db", "desktop.ini", "notes.txt", "1.png"):
+        (root / name).write_bytes(_encode(1))
+    (root / "2.png").symlink_to(root / "1.png")
+    (root / "3.png").symlink_to(root / "none.png")
+    reasons: dict[str, str] = {}
+    assert list_files(str(root), lambda path, why: reasons.update({path.name: why})) == [
+        f"{root}/1.png", f"{root}/2.png",
+    ]  # fmt: skip
+    hidden = {name.partition("/")[0] for name in COMPANIONS} | {"Thumbs.db", "desktop.ini"}
+    assert reasons == {**dict.fromkeys(hidden, "hidden"), "notes.txt": "other suffix", "3.png": "dangling link"}
+    assert _values(open_sources(f"{root}/**/*.png")) == [1, 1]
+    assert _values(open_sources(f"{root}/__MACOSX/*.png")) == [3]  # named on purpose
+    assert _values(open_sources(root / "._1.png")) == [3]
+
+
+@pytest.mark.parametrize("suffix", [".JFIF", ".Png", ".heic", ".HEIF", ".3gp", ".MTS", ".ts", ".webm"])
+def test_folders_have_every_kind_of_image_and_video(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"one{suffix}"
+    path.write_text("no image")
+    assert list_files(str(tmp_path)) == [str(path)]
+    [message] = _messages(tmp_path)
+    video = suffix.lower() in VIDEO_SUFFIXES
+    assert message.startswith(f"{path}: expected {'a video' if video else 'an image'}")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("ts", "mpeg2video"), ("mts", "mpeg2video"), ("3gp", "mpeg4"), ("MP4", "mpeg4")]
+)
+def test_a_folder_of_videos(suffix: str, codec: str, tmp_path: Path) -> None:
+    made = tmp_path / f"made.{'ts' if suffix == 'mts' else suffix.lower()}"
+    rate = 25 if codec == "mpeg2video" else 10
+    _write_video(made, [_image(10 * number) for number in range(10)], codec, rate)
+    made.rename(tmp_path / f"clip.{suffix}")
+    (tmp_path / "photo.png").write_bytes(_encode(200))
+    found = list(open_sources(tmp_path))
+    assert [one.frame for one in found] == [*range(10), None]
+    np.testing.assert_allclose(_values(iter(found)), [*range(0, 100, 10), 200], atol=6)
+
+
+def _run_with_input(code: str, content: bytes) -> str:
+    done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=True, timeout=60)
+    return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0"])
+def test_standard_input(name: str) -> None:
+    if name != "-" and not Path(name).exists():
+        pytest.skip("no such device")
+    code = f"""
+from centerdet.sources import open_sources
+for found in open_sources([{name!r}]):
+    print(found.where, found.image.shape if hasattr(found.image, "shape") else found.image)
+"""
+    assert _run_with_input(code, _encode(5)) == f"{name} (48, 64, 3)"
+    shown = "standard input" if name == "-" else name
+    assert _run_with_input(code, b"") == f"{name} {shown}: the file is empty"
+    assert _run_with_input(code, b"x" * 100_000).startswith(f"{name} {shown}: expected an image (")
 
 
 def test_one_image_of_every_kind() -> None:

@@ -1,5 +1,6 @@
-"""Folders, globs, videos, webcams and URLs as one stream of images."""
+"""Folders, globs, videos, webcams, URLs and standard input as one stream of images."""
 
-from .streams import VIDEO_SUFFIXES, Found, Sources, is_live, is_url, list_files, open_sources
+from .paths import VIDEO_SUFFIXES, list_files
+from .streams import Found, Sources, is_live, is_url, open_sources
 
 __all__ = ["VIDEO_SUFFIXES", "Found", "Sources", "is_live", "is_url", "list_files", "open_sources"]

@@ -5,8 +5,8 @@ error and the rest follows; an invalid source (an empty folder, a URL without pe
 as well where it comes out of an iterator. Images are RGB uint8 (H, W, 3), upright.
 """
 
-import glob
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import CenterdetError, ConfigError, DataError, ImageError, MissingImageError
-from ..images import IMAGE_SUFFIXES, Source, load
+from ..errors import CenterdetError, ConfigError, ImageError, MissingImageError
+from ..images import Source, load, read_stream
+from .paths import STANDARD_INPUT, VIDEO_SUFFIXES, list_files
 
-__all__ = ["AHEAD", "VIDEO_SUFFIXES", "Found", "Sources", "is_live", "is_url", "list_files", "newest", "open_sources"]
+__all__ = ["AHEAD", "Found", "Sources", "is_live", "is_url", "newest", "open_sources"]
 
-VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 AHEAD = 4
 """Images that are decoded in advance, but none of a webcam."""
 
@@ -75,9 +75,9 @@ def open_sources(source: Sources, *, color: str = "rgb", allow_urls: bool = Fals
     """A stream of `Found`.
 
     Args:
-        source: an image as `images.load` takes it; a folder, whose images come in natural order, without its
-            subfolders; a glob pattern; a video file; a webcam's number; an http(s) URL of an image; or an iterable of
-            these.
+        source: an image as `images.load` takes it; a folder, whose images and videos come in natural order, without
+            its subfolders; a glob pattern; a video file; a webcam's number; an http(s) URL of an image; "-" for an
+            image from standard input; or an iterable of these.
         color: "bgr" where arrays have blue first.
         allow_urls: fetch URLs, also those in a list from elsewhere.
 
@@ -161,6 +161,8 @@ class _Plan:
                 raise ConfigError(f"{source}: URLs are fetched with allow_urls=True (--allow-urls) only")
             _require("httpx", source, "URLs need httpx", "url")
             return [partial(self._fetch, source)]
+        if isinstance(source, str) and source == STANDARD_INPUT:
+            return [self._read_standard_input]
         if isinstance(source, str | Path):
             return [self._open(path) for path in list_files(str(source))]
         return [partial(self._load, source, where)]
@@ -185,6 +187,16 @@ class _Plan:
         except CenterdetError as error:
             yield Found(where, None, error, is_file)
 
+    def _read_standard_input(self) -> Iterator[Found]:
+        """The bytes of an image; `load` limits their number."""
+        try:
+            if sys.stdin is None or sys.stdin.isatty():
+                raise ImageError("expected the bytes of an image, got a terminal: pipe a file into it")
+            yield Found(STANDARD_INPUT, None, load(read_stream(sys.stdin.buffer, "image from bytes")))
+        except ImageError as error:
+            reason = str(error).removeprefix("image from bytes: ")
+            yield Found(STANDARD_INPUT, None, ImageError(f"standard input: {reason}"))
+
     def _fetch(self, url: str) -> Iterator[Found]:
         from .urls import download
 
@@ -205,35 +217,6 @@ def _require(module: str, source: str, need: str, extra: str) -> None:
         import_module(module)
     except ImportError:
         raise ConfigError(f"{source}: {need}: pip install 'centerdet[{extra}]'") from None
-
-
-def list_files(source: str) -> list[str]:
-    """The files that a path stands for: those of a folder, those that fit a pattern, or the one itself."""
-    path = Path(source)
-    foreign = re.match(r"\w[\w+.-]+://", source)
-    reason = "of URLs only http and https are read" if foreign else "no file fits the pattern"
-    try:
-        if path.is_dir():
-            names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-            files = [str(path / name) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-            below = not files and any((path / name).is_dir() for name in names)
-            hint = f"; '{path}/**/*.jpg' searches its subfolders" * below
-            reason = f"the folder has no images (*{', *'.join(IMAGE_SUFFIXES)}){hint}"
-        elif not (foreign or re.search(r"[*?[]", source)) or path.exists():
-            return [source]
-        else:
-            files = [name for name in glob.glob(source, recursive=True) if Path(name).is_file()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be read: {error}") from error
-    if not files:
-        raise DataError(f"{source}: {reason}")
-    return sorted(files, key=_natural)
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts frame2 before frame10."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def _read_video(path: str) -> Iterator[Found]:
