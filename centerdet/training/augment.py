@@ -1,8 +1,8 @@
-"""Augmentation: one training image, drawn anew from a seeded generator.
+"""Augmentation: random training images from a seeded generator.
 
-Crop, zoom, aspect and translation are one resize of a crop by prediction's own `images.resize`, done here so that the
-visible part of each box is known exactly; color changes are albumentations', which this file alone imports. Boxes are
-xyxy px, (N, 4) float32; images RGB uint8 (H, W, 3).
+Crop, zoom, aspect, and translation are one resize of a crop with `images.resize`, as in prediction. They are done here
+so that the visible part of each box is known exactly. Color changes are albumentations', which only this file imports.
+Boxes are xyxy px, (N, 4) float32; images RGB uint8 (H, W, 3).
 """
 
 import os
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from .. import boxes as box
 from ..images import resize
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for its newest version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it looks up its newest version online
 import albumentations
 
 __all__ = ["Augment", "Example"]
 
 FILL = 114  # gray around an image that does not fill the input
 REMNANT = 0.3  # a cropped object with less of its area visible is neither object nor background
-SMALLEST = 4.0  # px; an object with a shorter side is neither, too
+SMALLEST = 4.0  # px; the same for an object with a shorter side
 
 
 class Example(NamedTuple):
-    """An image and its objects: image (H, W, 3) uint8, boxes (N, 4), labels (N,), ignore (N,) bool; labeled (C,) bool:
+    """An image and its objects: image (H, W, 3) uint8, boxes (N, 4), labels (N,), ignore (N,) bool; labeled (C,) bool,
     the classes that are annotated on it."""
 
     image: NDArray[np.uint8]
@@ -36,13 +36,13 @@ class Example(NamedTuple):
 
 
 class Augment:
-    """Draws training inputs of `size` x `size` px.
+    """Random augmentation of an example to `size` x `size` px.
 
     Args:
         zoom: the smallest and the largest scale, drawn log-uniformly; 1 shows the whole image.
         aspect: the largest stretch of width against height.
         color: strength of brightness, contrast, saturation and (a tenth of it) hue.
-        flip: mirror left to right half of the time.
+        flip: mirror left to right with probability 0.5.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Augment:
         self.colors = albumentations.Compose([jitter, albumentations.ToGray(p=0.02)] if color else [])
 
     def __call__(self, example: Example, size: int, rng: np.random.Generator) -> Example:
-        """One training image of the example."""
+        """One random training image from the example."""
         image, boxes = np.full((size, size, 3), FILL, np.uint8), example.boxes
         sides = np.array(example.image.shape[1::-1])
         zoom, aspect = np.exp(rng.uniform(*np.log(self.zoom))), np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
         scale = size / sides * zoom * np.array([aspect, 1 / aspect])
-        shift = rng.uniform(0, 1, 2) * (size - sides * scale)  # where the image's corner comes to lie
+        shift = rng.uniform(0, 1, 2) * (size - sides * scale)  # of the image's top left corner
 
-        low = np.clip(np.floor(-shift / scale), 0, sides - 1).astype(int)  # the part of the image that is visible
+        low = np.clip(np.floor(-shift / scale), 0, sides - 1).astype(int)  # the visible part of the image
         high = np.clip(np.ceil((size - shift) / scale), low + 1, sides).astype(int)
-        start = np.clip(np.rint(low * scale + shift), 0, size - 1).astype(int)  # and where it goes
+        start = np.clip(np.rint(low * scale + shift), 0, size - 1).astype(int)  # and its place in the input
         stop = np.clip(np.rint(high * scale + shift), start + 1, size).astype(int)
         crop = example.image[low[1] : high[1], low[0] : high[0]]
         image[start[1] : stop[1], start[0] : stop[0]] = resize(crop, *(stop - start).tolist())

@@ -1,7 +1,7 @@
-"""Training checkpoints: all that the next step depends on, so that a run continues exactly as if it had not stopped.
+"""Training checkpoints: everything that the next step depends on, so that a run resumes exactly.
 
-Law: what is written at step k and read again gives the same step k + 1, bit for bit. A checkpoint is complete or
-absent; a damaged one is set aside with a notice, so that it never counts as one of the `KEPT` good ones.
+Law: a run resumed from the checkpoint of step k computes the same step k + 1, bit for bit. Writing is atomic. A damaged
+checkpoint is set aside with a notice, so that it does not count as one of the `KEPT` good ones.
 """
 
 import json
@@ -26,7 +26,7 @@ KEPT = 2  # the newest, and one before it should the newest be damaged
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: steps done, best voc-area so far (-1: none yet), validations since then, and the number
+    """The state of a run: steps done, best voc-area so far (-1: none yet), validations without improvement, and number
     of processes."""
 
     step: int = 0
@@ -43,7 +43,7 @@ def list_checkpoints(out: str | Path) -> list[Path]:
 def save_checkpoint(
     config: TrainConfig, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, state: RunState
 ) -> None:
-    """Write all that the next step depends on to the run's folder, then delete older checkpoints."""
+    """Write a checkpoint to the run's folder, then delete all but the newest `KEPT`."""
     tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"averaged.{key}": value for key, value in averaged.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
@@ -62,9 +62,10 @@ def load_checkpoint(
     world_size: int,
     notice: Callable[[str], object],
 ) -> RunState:
-    """Load the newest complete checkpoint of the run's folder, of any number of processes with the same whole batch.
+    """Load the newest complete checkpoint of the run's folder.
 
-    Damaged ones that are newer get the suffix .damaged and are reported through `notice` and in resumed.txt.
+    The number of processes may differ, but not the total batch. Newer checkpoints that are damaged get the suffix
+    .damaged and are reported through `notice` and in resumed.txt.
     """
     out = Path(config.out)
     damaged: dict[Path, str] = {}
@@ -101,15 +102,15 @@ def load_checkpoint(
         notice(text)
         with (out / "resumed.txt").open("a") as file:
             file.write(text + "\n")
-    for unfinished in out.glob(".*.part"):  # what was being written when the run was killed
+    for unfinished in out.glob(".*.part"):  # left over from a killed run
         unfinished.unlink()
     return replace(state, world_size=world_size)
 
 
 def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: bool = False) -> None:
-    """Refuse to continue a run with other images, objects or classes than those that its data.json describes.
+    """Raise a ConfigError if images, objects or classes differ from those in the run's data.json.
 
-    Where the data lies does not matter. Writes data.json where it is missing or changes are accepted.
+    The location of the data does not matter. Writes data.json if it is missing or changes are accepted.
     """
     file = Path(out, "data.json")
     now = [dataset_fingerprint(dataset) for dataset in datasets]

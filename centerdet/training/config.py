@@ -1,6 +1,6 @@
 """`TrainConfig`: every option of a training run, and presets by the number of images. Needs no torch.
 
-The command line's options, the Python call and the JSON in the weights file are all made from its fields.
+Its fields define the options of the command line, the arguments in Python, and the JSON in the weights file.
 """
 
 import math
@@ -19,46 +19,46 @@ PRESETS: dict[str, tuple[int, dict[str, Any]]] = {
     "medium": (2_000, {}),
     "large": (20_000, {"epochs": 15.0, "freeze": 2, "zoom": (0.4, 2.0), "val_every": 3}),
 }
-"""For about how many training images, and the fields that differ from the defaults: starting points."""
+"""Starting points: the approximate number of training images, and the fields that differ from the defaults."""
 
 FREE = {
     "batch", "cache_images", "checkpoint_every", "data", "device", "out", "patience", "tensorboard", "threads", "train",
     "val", "val_every", "workers",
 }  # fmt: skip
-"""Fields that a resumed run may change: images, rates and what validation compares at a step do not follow from them
-(with other threads or another device, sums are rounded otherwise, and weights are alike but not bit for bit). Where the
-data lies may change, its content may not (data.json in the run's folder), and the batch of all processes together."""
+"""Fields that a resumed run may change, since images, learning rates and validation scores do not depend on them.
+(Other threads or another device change rounding, so weights are close but not equal bit for bit.) The location of the
+data may change, but neither its content (data.json in the run's folder) nor the total batch of all processes."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every option of a training run, with its unit or its why."""
+    """Every option of a training run, with its unit or reason."""
 
     data: Annotated[
         tuple[str, ...],
-        "folder or file of a dataset, PATH or PATH=SPLIT,SPLIT (repeatable): in any format that is read",
+        "folder or file of a dataset in any supported format, PATH or PATH=SPLIT,SPLIT (repeatable)",
     ]
     out: Annotated[str, "folder of the run"]
-    train: Annotated[tuple[str, ...], "splits to train on, of datasets that name none (repeatable)"] = ("train",)
+    train: Annotated[tuple[str, ...], "splits to train on, for datasets given without splits (repeatable)"] = ("train",)
     val: Annotated[tuple[str, ...], "splits of the first dataset to validate on (repeatable); pass '' for none"] = (
         "val",
     )
-    names: Annotated[tuple[str, ...], "classes in their order (repeatable); by default all of the datasets'"] = ()
-    shares: Annotated[tuple[float, ...], "share of the draws of each dataset (repeatable); by default as images"] = ()
+    names: Annotated[tuple[str, ...], "classes in their order (repeatable); default: all classes"] = ()
+    shares: Annotated[tuple[float, ...], "share of the draws of each dataset (repeatable); default: as images"] = ()
 
     backbone: Annotated[
         str,
         "efficientnet_lite0, efficientnet_lite2, resnet18, resnet34, resnet50, vgg16, vgg16_bn or mobilenet_v3_large",
     ] = "efficientnet_lite0"
     backbone_weights: Annotated[str, "'imagenet' (on this machine), 'download', 'none', or a file"] = "imagenet"
-    init_from: Annotated[str, "detector weights to start from (a name or a file) instead of the backbone's alone"] = ""
-    freeze: Annotated[int, "number of frozen stages, from the stem: early layers are the same for all images"] = 3
-    stride: Annotated[int, "px between the cells of the output"] = 8
+    init_from: Annotated[str, "detector weights to start from (name or file); default: backbone weights only"] = ""
+    freeze: Annotated[int, "number of frozen stages, from the stem: early features are the same for all data"] = 3
+    stride: Annotated[int, "px between cells of the output grid"] = 8
     channels: Annotated[int, "of neck and heads"] = 96
 
     epochs: Annotated[float, "passes through the training images"] = 60.0
-    batch: Annotated[int, "images per step (of each process)"] = 16
-    sizes: Annotated[tuple[int, ...], "input px (repeatable), each for an equal share of the steps; small is fast"] = (
+    batch: Annotated[int, "images per step and process"] = 16
+    sizes: Annotated[tuple[int, ...], "input px (repeatable), each for an equal part of the steps; small is fast"] = (
         192,
         256,
         320,
@@ -66,26 +66,26 @@ class TrainConfig:
     )
     optimizer: Annotated[str, "'adamw', 'adam', or 'sgd' (with momentum)"] = "adamw"
     lr: Annotated[float, "learning rate of neck and heads"] = 2.5e-3
-    backbone_lr: Annotated[float, "learning rate of the backbone (lower: it is pretrained)"] = 1e-3
+    backbone_lr: Annotated[float, "learning rate of the backbone, lower since it is pretrained"] = 1e-3
     weight_decay: Annotated[float, "of convolution weights"] = 0.02
-    warmup: Annotated[int, "steps of rising rate, while the heads are still random"] = 200
-    grad_clip: Annotated[float, "largest norm of the gradient; 0: off"] = 10.0
-    ema: Annotated[float, "decay per step of the averaged weights, which are the ones that are saved"] = 0.9995
+    warmup: Annotated[int, "steps of rising learning rate, while the heads are still random"] = 200
+    grad_clip: Annotated[float, "maximum norm of the gradient; 0: off"] = 10.0
+    ema: Annotated[float, "decay per step of the averaged weights, which validation and saving use"] = 0.9995
 
-    augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip or color, but as at prediction"] = "full"
-    zoom: Annotated[tuple[float, float], "two numbers: the least and the largest scale; 1: as it is"] = (0.5, 1.8)
+    augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip or color, as in prediction"] = "full"
+    zoom: Annotated[tuple[float, float], "two numbers: the smallest and largest scale; 1: unchanged"] = (0.5, 1.8)
     aspect: Annotated[float, "largest stretch of width against height"] = 1.3
     color: Annotated[float, "strength of color changes"] = 0.4
-    balance: Annotated[float, "how much more often images with rare classes are drawn, 0 (not) to 1"] = 0.5
+    balance: Annotated[float, "how much more often images with rare classes are drawn, 0 (off) to 1"] = 0.5
 
     val_every: Annotated[int, "epochs between validations"] = 10
     patience: Annotated[int, "validations without improvement before stopping early; 0: off"] = 0
     checkpoint_every: Annotated[int, "steps between checkpoints"] = 250
-    seed: Annotated[int, "of every random draw"] = 0
+    seed: Annotated[int, "seed of every random draw"] = 0
     workers: Annotated[int, "processes that prepare images"] = 0
-    cache_images: Annotated[bool, "keep decoded images in memory, up to half of what is free"] = True
+    cache_images: Annotated[bool, "keep decoded images in memory, up to half of the free memory"] = True
     threads: Annotated[int, "CPU threads of PyTorch; 0: its default"] = 0
-    device: Annotated[str, "'cpu', 'cuda'; by default CUDA where available"] = ""
+    device: Annotated[str, "'cpu' or 'cuda'; default: CUDA if available"] = ""
     tensorboard: Annotated[bool, "write scalars, precision-recall curves and images to the folder tensorboard"] = False
 
     def __post_init__(self) -> None:
@@ -135,9 +135,9 @@ class TrainConfig:
 
     @classmethod
     def of(cls, *, preset: str = "medium", **options: Any) -> "TrainConfig":
-        """A config from a preset ("small", "medium", "large") and options, which override it.
+        """A config from a preset ("small", "medium", "large") and options, which override the preset.
 
-        An option that does not exist is an error that names the nearest.
+        An unknown option is an error that names the nearest known one.
         """
         known = [field.name for field in fields(cls)]
         for name in options:
@@ -151,18 +151,18 @@ class TrainConfig:
         return cls(**{**PRESETS[preset][1], **{key: _row(value) for key, value in options.items()}})
 
     def changed_from(self, before: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-        """(field, before, now) where a stored config differs in what a resumed run depends on; a field that it does
-        not have is taken at its default."""
+        """(field, before, now) for each field that differs from a stored config and that a resumed run depends on; a
+        field missing in the stored config has its default."""
         stored = {field.name: field.default for field in fields(self)} | dict(before)
         rows = ((name, stored[name], now) for name, now in asdict(self).items() if name not in FREE)
         return [(name, old, now) for name, old, now in rows if _row(old) != _row(now)]
 
     @property
     def model(self) -> dict[str, Any]:
-        """The arguments that rebuild the network, besides its classes."""
+        """The arguments that rebuild the network, except its classes."""
         return {"backbone": self.backbone, "stride": self.stride, "channels": self.channels, "freeze": self.freeze}
 
 
 def _row(value: Any) -> Any:
-    """A list (JSON and the command line have no tuples) as a tuple without its empty strings."""
+    """A list (JSON and the command line have no tuples) as a tuple without empty strings; other values unchanged."""
     return tuple(item for item in value if item != "") if isinstance(value, tuple | list) else value

@@ -1,7 +1,7 @@
 """Several processes, as `torchrun` starts them: each trains on its part of every batch, and all have the same weights.
 
-Law: 2 processes x batch 8 = 1 process x batch 16, to float tolerance. Losses are divided by the objects of all
-processes, and BatchNorm takes the mean and variance of all of them: at 8 images a process, its own would be noisier.
+Law: 2 processes x batch 8 = 1 process x batch 16, to float tolerance. Losses are divided by the number of objects in
+all processes. BatchNorm uses the mean and variance over all processes: those of 8 images alone are noisier.
 """
 
 import os
@@ -27,20 +27,20 @@ TIMEOUT = timedelta(minutes=10)  # the others wait while the first process reads
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place among all of them; alone, every method returns what it is given."""
+    """The rank of this process and the number of processes; with one process, every method returns its argument."""
 
     rank: int = 0
     world_size: int = 1
 
     def parallel(self, network: Network) -> nn.Module:
-        """What to call in a training step instead of the network, so that gradients are averaged over processes."""
+        """The module to call in a training step, which averages gradients over processes."""
         if self.world_size == 1:
             return network
         _synchronize_batchnorm(network, self.world_size)
         return DistributedDataParallel(network, broadcast_buffers=False)
 
     def share(self, targets: Targets) -> Targets:
-        """Targets whose two divisors are the mean of all processes': averaged gradients are then those of one batch."""
+        """Targets with both divisors averaged over processes, so that averaged gradients equal those of one batch."""
         objects, weight = self.mean(torch.stack([targets.num_objects, targets.total_weight]))
         return targets._replace(num_objects=objects, total_weight=weight)
 
@@ -57,12 +57,12 @@ class Group:
         return bool(self.mean(torch.tensor(float(value))) > 0)
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Block until every process has called it."""
         if self.world_size > 1:
             distributed.barrier()
 
     def gather(self, rows: Sequence[Tensor]) -> list[list[Tensor]]:
-        """The rows of every process, in the order of their ranks: tensors (N, …), N may differ between processes."""
+        """The rows of every process, in the order of ranks: tensors (N, …), where N may differ between processes."""
         if self.world_size == 1:
             return [list(rows)]
         counts = [torch.zeros(1, dtype=torch.long) for _ in range(self.world_size)]
@@ -80,7 +80,7 @@ class Group:
 
 @contextmanager
 def process_group(device: str) -> Iterator[tuple[Group, torch.device]]:
-    """The group that torchrun's environment describes, and this process's device; without it, one process alone."""
+    """The group from torchrun's environment variables, or a group of one process, and the device of this process."""
     world_size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     if world_size == 1:
         yield Group(), find_device(device)
@@ -91,7 +91,7 @@ def process_group(device: str) -> Iterator[tuple[Group, torch.device]]:
     if found.type == "cuda":
         found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(found)
-    # Gathering goes through CPU tensors, gradients through the device's.
+    # Gathering uses CPU tensors, gradients the device's tensors.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Group(rank, world_size), found
@@ -100,7 +100,7 @@ def process_group(device: str) -> Iterator[tuple[Group, torch.device]]:
 
 
 class _GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose mean and variance are those of all processes' batches, which are equally large."""
+    """BatchNorm with the mean and variance over the batches of all processes, which are equally large."""
 
     world_size = 1
 
@@ -123,7 +123,7 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; so is its gradient's."""
+    """The sum over processes; its gradient is the sum of the gradients over processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _synchronize_batchnorm(network: nn.Module, world_size: int) -> None:
-    """Replace every BatchNorm; its parameters and statistics stay the same tensors."""
+    """Replace every BatchNorm by a `_GlobalBatchNorm` with the same parameter and statistics tensors."""
     for parent in list(network.modules()):
         for name, old in parent.named_children():
             if type(old) is nn.BatchNorm2d:

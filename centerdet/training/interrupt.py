@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the first ends the step and saves a checkpoint, the second stops at once."""
+"""Ctrl-C during training: the first finishes the step and saves a checkpoint, the second stops at once."""
 
 import signal
 import threading
@@ -9,9 +9,9 @@ __all__ = ["Interrupt"]
 
 
 class Interrupt:
-    """While it is entered, the first Ctrl-C is noted in `pressed`, for the step to be finished; a second stops at once.
+    """A context in which the first Ctrl-C sets `pressed`, so that the step can finish; a second stops at once.
 
-    Only where Ctrl-C would raise KeyboardInterrupt here: in the main thread, with Python's own handler.
+    Active only in the main thread with Python's default handler, where Ctrl-C raises KeyboardInterrupt.
     """
 
     def __init__(self, notice: Callable[[str], object]) -> None:
@@ -30,7 +30,7 @@ class Interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def announce(self, *_: object) -> None:
-        """Report, once, that a long validation is finished first."""
+        """Report once that the running validation finishes first."""
         if self.pressed and not self._announced:
             self._announced = True
             self._notice("Ctrl-C: finishing the validation, then saving a checkpoint; press again to stop at once")

@@ -1,7 +1,7 @@
-"""Batches for training: the images of every step follow from (seed, number of the draw) alone.
+"""Batches for training: the images of every step depend only on (seed, draw index).
 
-So the stream is the same with any number of workers and processes, and a run that is resumed at step k draws what it
-would have drawn. Batches: images (B, 3, S, S) uint8 and their `codec.Targets`, made by the workers as well.
+So the stream is the same with any number of workers and processes, and a run resumed at step k draws the same images
+as a run without a stop. Batches: images (B, 3, S, S) uint8 and `codec.Targets`, both computed by the workers.
 """
 
 import os
@@ -28,11 +28,11 @@ from .mixture import Mixture
 
 __all__ = ["Batch", "Schedule", "TrainingImages", "training_loader"]
 
-SHARE_OF_MEMORY = 0.5  # of what is free, that cached images may take
+SHARE_OF_MEMORY = 0.5  # largest part of the free memory for cached images
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) uint8 and targets; what these were made of: boxes (M, 4) px, labels, ignore, image_index."""
+    """images (B, 3, S, S) uint8 and targets, with the targets' source: boxes (M, 4) px, labels, ignore, image_index."""
 
     images: Tensor
     targets: Targets
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """One training image to be made: of which sample, how large, from which seed."""
+    """A training image to compute: index of the sample, input size in px, and seed."""
 
     sample: int
     size: int
@@ -52,13 +52,13 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The input size of every step: each of `sizes` for an equal share of `steps`."""
+    """The input size of every step: each of `sizes` for an equal part of `steps`."""
 
     steps: int
     sizes: tuple[int, ...]
 
     def size_at(self, step: int) -> int:
-        """px of the input's side."""
+        """The input size of a step in px."""
         return self.sizes[min(step * len(self.sizes) // self.steps, len(self.sizes) - 1)]
 
 
@@ -66,9 +66,9 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
     """Samples as augmented training images, addressed by `Draw`; a broken image is returned as its error.
 
     Args:
-        cache_size: images are shrunk to this longer side (px) when read, so those above it are interpolated twice.
-        cache: keep them in memory so, up to half of what is free; the others are read again for every draw.
-        reading: called with the number of images read into memory, and of all.
+        cache_size: larger images are shrunk to this longer side (px) when read, and so are interpolated twice.
+        cache: keep the shrunk images in up to half of the free memory; the others are read again for every draw.
+        reading: called with the number of images in memory and the number of all images.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
     def __getitem__(self, draw: Draw) -> Example | CenterdetError:
         try:
             example = self.cached[draw.sample] if draw.sample < len(self.cached) else self._read(draw.sample)
-        except CenterdetError as error:  # from a worker, an exception would come with its whole traceback as its text
+        except CenterdetError as error:  # an exception raised in a worker would contain its whole traceback
             return error
         return self.augment(example, draw.size, np.random.default_rng(draw.seed))
 
@@ -114,7 +114,7 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
 
 
 class _Steps(torch_data.Sampler[list[Draw]]):
-    """The draws of steps start_step … end_step - 1: of each step's, those that fall to this process."""
+    """For each of `steps`, the draws of this process."""
 
     def __init__(
         self,
@@ -142,10 +142,10 @@ class _Steps(torch_data.Sampler[list[Draw]]):
         return [Draw(self._sample(number), size, (self.seed, number)) for number in numbers]
 
     def _sample(self, number: int) -> int:
-        """The image of draw `number`: each epoch is one low-discrepancy pass through the weights, shuffled.
+        """The image of draw `number`; each epoch is one shuffled low-discrepancy sample of the weights.
 
-        N equidistant points are looked up in the weights' cumulative sum, in a random order of the images: an image
-        of weight w is drawn floor(w * N) or ceil(w * N) times in an epoch of N draws.
+        N equidistant points are looked up in the cumulative sum of the weights, with the images in random order. An
+        image of weight w is drawn floor(w * N) or ceil(w * N) times in an epoch of N draws.
         """
         epoch, place = divmod(number, len(self.weights))
         if epoch != self.epoch:
@@ -158,7 +158,7 @@ class _Steps(torch_data.Sampler[list[Draw]]):
 
 
 class _Collate:
-    """Examples to a `Batch`; the first error among them instead."""
+    """Examples to a `Batch`, or to the first error among them."""
 
     def __init__(self, stride: int) -> None:
         self.stride = stride
@@ -192,9 +192,9 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> torch_data.DataLoader[Any]:
-    """A `Batch`, or the error of a broken image, for each of the steps.
+    """A loader that yields a `Batch`, or the error of a broken image, for each step.
 
-    Each of `world_size` processes gets `batch` images a step.
+    Each of `world_size` processes gets `batch` images per step.
     """
     return torch_data.DataLoader(
         images,
@@ -203,7 +203,7 @@ def training_loader(
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=_start_worker,
-        # On Linux forked workers share the cached images; elsewhere forking is unsafe beside other threads.
+        # On Linux, forked workers share the cached images. On other systems, forking with other threads is unsafe.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
 
@@ -215,7 +215,7 @@ def _start_worker(_number: int) -> None:
 
 
 def _free_memory() -> int:
-    """Bytes that can be taken without swapping; a guess of 4 GB where the system does not tell."""
+    """Bytes available without swapping; 4 GiB on systems that do not report it."""
     file = Path("/proc/meminfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 4 << 30)
