@@ -1,8 +1,10 @@
 """`cocoeval` beside pycocotools: the same files give the same bits, and other people's code runs on it."""
 
 import contextlib
+import copy
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,70 @@ def test_in_the_place_of_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert pycocotools.coco.COCO is COCO and pycocotools.cocoeval.COCOeval is COCOeval
     assert mask.__name__ == "pycocotools.mask"
+
+
+def test_entries_of_many_evaluations_in_one() -> None:
+    """As torchvision's detection references do: evaluate image by image, join the entries, accumulate."""
+    for seed in range(700, 720):
+        truth, results = coco_problem(seed)
+        numbers = []
+        for coco, evaluator in ((COCO, COCOeval), (THEIR_COCO, THEIR_EVAL)):
+            with contextlib.redirect_stdout(io.StringIO()):
+                annotations = coco()
+                annotations.dataset = json.loads(json.dumps(truth))
+                annotations.createIndex()
+                one, entries = evaluator(annotations, iouType="bbox"), []
+                images = list(np.unique(one.params.imgIds))
+                for image in images:
+                    some = [dict(row) for row in results if row["image_id"] == image]
+                    one.cocoDt = annotations.loadRes(some) if some else coco()
+                    one.params.imgIds = [image]
+                    one.evaluate()
+                    entries.append(np.asarray(one.evalImgs).reshape(-1, len(one.params.areaRng), 1))
+                one.evalImgs = list(np.concatenate(entries, 2).flatten())
+                one.params.imgIds = images
+                one._paramsEval = copy.deepcopy(one.params)
+                one.accumulate()
+                one.summarize()
+            numbers.append(one)
+        np.testing.assert_array_equal(numbers[0].stats, numbers[1].stats)
+        for name in CURVES:
+            np.testing.assert_array_equal(numbers[0].eval[name], numbers[1].eval[name])
+
+
+METRIC = """
+import sys
+import torch
+if sys.argv[1] == "ours":
+    from centerdet.metrics.cocoeval import COCO, init_as_pycocotools
+    init_as_pycocotools()
+    from pycocotools.coco import COCO as installed
+    assert installed is COCO
+from torchmetrics.detection import MeanAveragePrecision
+draw = torch.Generator().manual_seed(0)
+metric = MeanAveragePrecision(class_metrics=True, extended_summary=True, backend="pycocotools")
+for _ in range(30):
+    count = int(torch.randint(0, 6, (1,), generator=draw))
+    truth = torch.rand(count, 4, generator=draw) * 100
+    truth[:, 2:] += truth[:, :2]
+    boxes = truth.repeat(2, 1) + torch.randn(2 * count, 4, generator=draw) * 4
+    labels = [torch.randint(0, 3, (number,), generator=draw) for number in (2 * count, count)]
+    crowd = (torch.rand(count, generator=draw) < 0.1).int()
+    metric.update(
+        [dict(boxes=boxes, scores=torch.rand(2 * count, generator=draw), labels=labels[0])],
+        [dict(boxes=truth, labels=labels[1], iscrowd=crowd)],
+    )
+torch.set_printoptions(threshold=10**9, precision=17)
+print({key: value for key, value in metric.compute().items()})
+"""
+
+
+@pytest.mark.soak
+def test_torchmetrics_runs_on_it() -> None:
+    """Its metric asks pycocotools' names of whoever has them; this needs torchmetrics, which is no requirement here."""
+    pytest.importorskip("torchmetrics")
+    outputs = [
+        subprocess.run([sys.executable, "-W", "ignore", "-c", METRIC, who], capture_output=True, text=True, check=True)
+        for who in ("ours", "theirs")
+    ]
+    assert outputs[0].stdout == outputs[1].stdout != ""

@@ -183,7 +183,8 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
                 if full:
                     scores[a, m, t, some] = _scores(det_scores, rank[true], edges, starts, needed)[some]
     by_recall = (2, 4, 3, 0, 1)
-    return Curves(precision.transpose(by_recall), recall.transpose(2, 3, 0, 1), scores.transpose(by_recall))
+    turned = precision.transpose(by_recall), recall.transpose(2, 3, 0, 1), scores.transpose(by_recall)
+    return Curves(*(map(np.ascontiguousarray, turned) if full else turned))
 
 
 def _needed(positive: Ints, recalls: Floats) -> Ints:
