@@ -1,7 +1,7 @@
 """Training: one loop, readable from top to bottom; its options are in `TrainConfig`.
 
-Everything random follows from (seed, step), so a run that is resumed continues exactly as if it had not stopped. Losses
-are read every ten steps: reading a number makes a GPU wait.
+Everything random depends only on (seed, step), so a resumed run gives the same weights as one without a stop. Losses
+are read every ten steps, since reading a number makes a GPU wait.
 """
 
 import math
@@ -58,18 +58,20 @@ def train(
     reading: Callable[[int, int], object] | None = None,
     notice: Callable[[str], object] = warnings.warn,
 ) -> Detector:
-    """Train, validate, keep the best; return the detector with the final averaged weights.
+    """Train, validate, and save the best weights; return the detector with the final averaged weights.
 
-    The folder `out` receives `log.csv`, `best.safetensors` (by voc-area on the validation splits), `final.safetensors`
-    and checkpoints. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt; a second one stops at once.
+    The folder `out` receives `log.csv`, `best.safetensors` (by voc-area on the validation splits), `final.safetensors`,
+    and checkpoints. Ctrl-C finishes the step, saves a checkpoint, and raises KeyboardInterrupt; a second one stops at
+    once.
 
     Args:
-        network: train this one, with a heatmap for each class, instead of the one that the config describes.
-        resume: continue from the newest complete checkpoint; an error where there is none.
-        accept_changes: continue although images, objects or classes have changed since the run was started.
-        strict: what a reader would repair or leave out is an error.
-        progress: called every ten steps and after each validation. reading: called with the number of images read into
-            memory, and of all. notice: called with what the user should know.
+        network: a network to train instead of the config's, with one heatmap per class.
+        resume: continue from the newest complete checkpoint; an error if there is none.
+        accept_changes: continue even if images, objects or classes have changed since the run was started.
+        strict: raise an error for data that would otherwise be repaired or left out.
+        progress: called every ten steps and after each validation.
+        reading: called with the number of images in memory and the number of all images.
+        notice: called with each message for the user.
     """
     out = Path(config.out)
     if list_checkpoints(out) and not resume:
@@ -88,7 +90,7 @@ def train(
         ) from error
     except RuntimeError as error:
         if any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer")):
-            raise CenterdetError(f"another process of this training has ended, see its error ({error})") from error
+            raise CenterdetError(f"another process of this training has ended; see its error ({error})") from error
         if "DataLoader worker" not in str(error):
             raise
         raise CenterdetError(
@@ -111,7 +113,7 @@ def _train(
     out, main, batch_size = Path(config.out), group.rank == 0, config.batch * group.world_size
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
-    # What is quick to check comes first: annotations, then the network, then the images.
+    # Quick checks come first: annotations, then the network, then the images.
     mixture = read_mixture(
         config.data, config.train, config.names, shares=config.shares, balance=config.balance,
         notice=notice, strict=strict,
@@ -124,7 +126,7 @@ def _train(
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parallel = group.parallel(network)
     averaged = AveragedModel(network, use_buffers=True)
-    averaged.n_averaged = averaged.n_averaged.cpu()  # it is read in every step
+    averaged.n_averaged = averaged.n_averaged.cpu()  # read in every step
     optimizer = _optimizer(network, config)
     peak_rates = [group["lr"] for group in optimizer.param_groups]
     state = RunState(world_size=group.world_size)
@@ -166,7 +168,7 @@ def _train(
             (heatmap + box).backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip or math.inf)
             optimizer.step()
-            # Early weights are far from the final ones: the average forgets faster while it is young.
+            # Early weights are far from the final ones: the decay of the average starts low and rises to `ema`.
             averaged.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))  # type: ignore[no-untyped-call]
             averaged.update_parameters(network)
             meter.add(heatmap, box, norm)
@@ -177,7 +179,7 @@ def _train(
                 detector = _detector(averaged, config, mixture.names, device)
                 validation = _validate(detector, val, group, interrupt)
                 state = replace(state, validations_without_improvement=state.validations_without_improvement + 1)
-                score = float(np.nan_to_num(validation.voc.mean_ap))  # NaN where nothing is to be detected
+                score = float(np.nan_to_num(validation.voc.mean_ap))  # NaN if there are no objects
                 if score > state.best:
                     state = replace(state, best=score, validations_without_improvement=0)
                     fields = {"config": asdict(config), "step": state.step, "voc-area": state.best}
@@ -218,11 +220,11 @@ def _train(
 
 
 def _ignore(_: str) -> None:
-    """A notice that another process prints."""
+    """Drop a notice that the first process prints."""
 
 
 def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interrupt) -> Evaluation:
-    """The evaluation, each process predicting a part of the images; all get the numbers of one process alone."""
+    """The evaluation; each process predicts a part of the images, and all return the result of the whole."""
     part = Dataset(val.samples[group.rank :: group.world_size], val.names)
     evaluation = evaluate(detector, part, progress=interrupt.announce)
     if group.world_size == 1:
@@ -236,11 +238,11 @@ def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interru
 
 
 class _Meter:
-    """Losses since they were last read, and the speed of the run."""
+    """The losses since the last reading, and the speed of the run."""
 
     def __init__(self, first: int, schedule: Schedule, batch: int, images: int, group: Group) -> None:
         self.first, self.schedule, self.batch, self.images, self.group = first, schedule, batch, images, group
-        # Pixels of the steps before each one: time grows as they do.
+        # Pixels of all steps before each one: time is proportional to them.
         self.pixels = [0, *accumulate(schedule.size_at(step) ** 2 for step in range(schedule.steps))]
         self.unread: list[Tensor] = []
         self.losses: list[list[float]] = []
@@ -250,7 +252,7 @@ class _Meter:
         self.unread.append(torch.stack([heatmap.detach(), box.detach(), norm.detach()]))
 
     def read(self, done: int, lr: float, validation: Evaluation | None) -> Progress:
-        """Where the run stands after `done` steps, with the losses of the last one."""
+        """The progress after `done` steps, with the losses of the last one."""
         self.losses, self.unread = self.group.mean(torch.stack(self.unread)).tolist(), []
         seconds = time.perf_counter() - self.start
         heatmap, box, _ = self.losses[-1]
@@ -263,7 +265,7 @@ class _Meter:
         )  # fmt: skip
 
     def first_not_finite(self, done: int) -> tuple[int, list[float]] | None:
-        """The first step just read whose losses or gradient are not finite, and these numbers."""
+        """The first step of the last reading whose losses or gradient norm are not finite, and these numbers."""
         bad = (number for number, row in enumerate(self.losses) if not all(map(math.isfinite, row)))
         return next(((done - len(self.losses) + number, self.losses[number]) for number in bad), None)
 
@@ -273,7 +275,7 @@ def training_images(
     config: TrainConfig,
     reading: Callable[[int, int], object] | None = None,
 ) -> TrainingImages:
-    """The images as training augments them; `reading` is called with the number read into memory, and of all."""
+    """The images as training augments them; `reading` is called with the number in memory and the number of all."""
     full = config.augment == "full"
     augment = Augment(config.zoom, config.aspect, config.color) if full else Augment((1, 1), 1, 0, flip=False)
     return TrainingImages(mixture, augment, max(config.sizes) * 5 // 4, config.cache_images, reading)
@@ -282,7 +284,7 @@ def training_images(
 def _validation_set(
     config: TrainConfig, mixture: Mixture, notice: Callable[[str], object], strict: bool
 ) -> Dataset | None:
-    """The validation splits of the first dataset, with the classes that are trained."""
+    """The validation splits of the first dataset, with the trained classes."""
     if not config.val:
         return None
     path, _ = parse_source(config.data[0], config.train)
@@ -293,7 +295,7 @@ def _validation_set(
 
 
 def _build_network(config: TrainConfig, names: Sequence[str], notice: Callable[[str], object]) -> Network:
-    """The network with the weights that the config names; reports what a local file gave."""
+    """The network with the config's weights; prints how many keys of a local file were loaded."""
     weights = None if config.init_from or config.backbone_weights == "none" else config.backbone_weights
     network = Network(len(names), **config.model, weights=weights)
     if weights not in (None, "imagenet", "download") and (report := network.load_report):
@@ -311,7 +313,7 @@ def _examples(keys: Sequence[str]) -> str:
 
 
 def _load_detector(network: Network, path: Path, names: Sequence[str]) -> None:
-    """Take a detector's weights; where the classes differ, its class outputs are initialized anew."""
+    """Load a detector's weights; if the classes differ, all but the last layer of the heatmap head."""
     tensors, fields = read_tensors(path)
     expected = network.state_dict()
     if fields.get("names") != list(names):
@@ -329,7 +331,7 @@ def _load_detector(network: Network, path: Path, names: Sequence[str]) -> None:
 
 
 def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
-    """Two rates, and weight decay for convolution weights alone."""
+    """The optimizer: separate rates for backbone and heads, weight decay only for convolution weights."""
     groups: list[dict[str, Any]] = []
     backbone = {id(parameter) for parameter in network.backbone.parameters()}
     for in_backbone, lr in ((True, config.backbone_lr), (False, config.lr)):
@@ -343,7 +345,7 @@ def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _rate(step: int, steps: int, warmup: int) -> float:
-    """The share of the peak rate: linear warm-up, then a cosine down to a hundredth."""
+    """The factor of the peak rate: linear warm-up, then cosine decay to a hundredth."""
     warmup = min(warmup, steps // 5)
     if step < warmup:
         return (step + 1) / warmup
@@ -351,6 +353,6 @@ def _rate(step: int, steps: int, warmup: int) -> float:
 
 
 def _detector(averaged: AveragedModel, config: TrainConfig, names: Sequence[str], device: torch.device) -> Detector:
-    """The averaged weights as they are written, in half precision, at the final input size."""
+    """The detector with the averaged weights as saved: in half precision, at the final input size."""
     network = halve(cast(Network, averaged.module))
     return Detector(PyTorchRuntime(network, names, config.sizes[-1], device=device))

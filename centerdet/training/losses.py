@@ -1,7 +1,7 @@
 """The two losses: penalty-reduced focal loss on the heatmap, weighted GIoU on the boxes.
 
-Both are sums divided by a number of the targets, so that several processes can divide by the number of all of them.
-Nothing here waits for a GPU: no count is read, and every cell takes part, with weight 0 where it does not count.
+Each is a sum divided by a total from the targets, so that several processes can divide by the total of all of them.
+Nothing here waits for a GPU: no count is read. Every cell is computed, with weight 0 where it is ignored.
 """
 
 import torch
@@ -17,9 +17,9 @@ BOX_WEIGHT = 5.0  # of the box loss relative to the heatmap loss (TTFNet)
 
 
 def heatmap_loss(logits: Tensor, heatmap: Tensor, valid_mask: Tensor, num_objects: Tensor) -> Tensor:
-    """Penalty-reduced focal loss (Zhou et al. 2019, eq. 1, alpha 2, beta 4), a sum divided by the objects.
+    """Penalty-reduced focal loss (Zhou et al. 2019, eq. 1, alpha 2, beta 4), divided by the number of objects.
 
-    logits, heatmap (B, C, G, G); valid_mask (B, C, G, G) bool, cells that take part; num_objects ().
+    logits, heatmap (B, C, G, G); valid_mask (B, C, G, G) bool, False for ignored cells; num_objects ().
     """
     prob = logits.sigmoid()
     pos_loss = (1 - prob) ** 2 * logsigmoid(logits)
@@ -29,7 +29,7 @@ def heatmap_loss(logits: Tensor, heatmap: Tensor, valid_mask: Tensor, num_object
 
 
 def box_loss(distances: Tensor, boxes: Tensor, weights: Tensor, total_weight: Tensor, stride: int) -> Tensor:
-    """GIoU loss of the cells that have a box, averaged by their weights; 0 without objects.
+    """Weighted mean of the GIoU loss over cells that have a box; 0 without objects.
 
     distances (B, 4, G, G) px from the cell's center to its sides; boxes (B, G, G, 4) px; weights (B, G, G);
     total_weight ().
@@ -37,10 +37,10 @@ def box_loss(distances: Tensor, boxes: Tensor, weights: Tensor, total_weight: Te
     left, top, right, bottom = distances.unbind(1)
     centers = cell_centers(weights.shape[-1], stride, distances.device)
     x, y = centers[None, None, :], centers[None, :, None]
-    # A prediction may be inverted while it learns: its sides are then taken as one point.
+    # Early predictions may be inverted boxes: an inverted side is set to length 0.
     x1, y1 = x - left, y - top
     predicted = torch.stack([x1, y1, torch.maximum(x + right, x1), torch.maximum(y + bottom, y1)], -1)
-    predicted = torch.where(weights[..., None] > 0, predicted, boxes)  # other cells get no gradient, whatever is there
+    predicted = torch.where(weights[..., None] > 0, predicted, boxes)  # other cells get no gradient
     loss: Tensor = generalized_box_iou_loss(predicted, boxes, reduction="none")
     return (loss * weights).sum() / total_weight.clamp(min=1e-6)
 

@@ -1,7 +1,7 @@
-"""Several datasets as one training set: union of classes, what is labeled where, and how often each image is drawn.
+"""Several datasets as one training set: the union of classes, the labeled classes of each image, and its draw rate.
 
 Datasets may label different classes. On an image, a class that its dataset does not label is neither object nor
-background. The nearest relative elsewhere is the federated loss of LVIS (Gupta et al. 2019).
+background. This is similar to the federated loss of LVIS (Gupta et al. 2019).
 """
 
 import math
@@ -21,15 +21,15 @@ from .config import PRESETS
 
 __all__ = ["Mixture", "choose_preset", "mix", "parse_source", "read_mixture"]
 
-AGAIN = ReadOptions(repeats="keep")  # an image that a list repeats is drawn as often
+AGAIN = ReadOptions(repeats="keep")  # an image that a list repeats is drawn more often
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """The images to train on.
 
-    datasets: their labels index names. samples: N, of all datasets. labeled: (N, C) bool, the classes that are
-    annotated on each image. weights: (N,) how often each is drawn, with a sum of 1.
+    datasets: with labels that index `names`. samples: the N samples of all datasets. labeled: (N, C) bool, the classes
+    that are annotated on each image. weights: (N,), the probability of drawing each image, with a sum of 1.
     """
 
     datasets: Sequence[Dataset]
@@ -40,7 +40,7 @@ class Mixture:
 
 
 def parse_source(text: str, splits: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """PATH or PATH=SPLIT,SPLIT as the path and its splits, by default `splits`."""
+    """PATH or PATH=SPLIT,SPLIT as a path and its splits; `splits` if none are given."""
     path, sign, named = text.rpartition("=")
     if not sign or Path(text).exists():
         return text, tuple(splits)
@@ -59,7 +59,8 @@ def read_mixture(
 ) -> Mixture:
     """Read datasets, each PATH or PATH=SPLIT,SPLIT, and `mix` them.
 
-    notice: called with what a user should know. strict: what a reader would repair or leave out is an error.
+    notice: called with each message for the user. strict: raise an error for data that would otherwise be repaired or
+    left out.
     """
     parsed = [parse_source(source, splits) for source in sources]
     places = [(Path(path).resolve(), split) for path, chosen in parsed for split in chosen]
@@ -90,13 +91,14 @@ def read_mixture(
 def mix(
     datasets: Sequence[Dataset], names: Sequence[str] = (), *, shares: Sequence[float] = (), balance: float = 0.0
 ) -> Mixture:
-    """One training set of several datasets.
+    """One training set from several datasets.
 
     Args:
-        names: the classes in their order; else all, in order of appearance.
-        shares: how much of the draws each dataset gets, in any unit; else as it has images.
-        balance: 0 draws the images of a dataset alike; with 1 an image whose rarest class is on a tenth as many images
-            as the commonest is drawn ten times as often. Frequencies are counted on images where the class is labeled.
+        names: the classes in their order; by default all, in order of appearance.
+        shares: relative number of draws of each dataset, in any unit; by default its number of images.
+        balance: with 0, all images of a dataset are drawn equally often. With 1, an image whose rarest class is on a
+            tenth as many images as the most common class is drawn ten times as often. Frequencies are counted on images
+            where the class is labeled.
     """
     names = tuple(names) or tuple(dict.fromkeys(name for dataset in datasets for name in dataset.names))
     kept = keep_classes(datasets, names)
@@ -126,6 +128,6 @@ def mix(
 
 
 def choose_preset(sources: Sequence[str], splits: Sequence[str]) -> str:
-    """The preset made for about as many images as these datasets have."""
+    """The preset whose number of images is nearest to that of these datasets."""
     count = sum(len(read_dataset(*parse_source(source, splits))) for source in sources)
     return min(PRESETS, key=lambda name: abs(math.log(max(1, count) / PRESETS[name][0])))

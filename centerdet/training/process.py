@@ -1,4 +1,4 @@
-"""What a training run changes of its process, and puts back: threads, denormals, the global generator, malloc."""
+"""Process settings that a training run changes and restores: threads, denormals, the global generator, malloc."""
 
 import ctypes
 import platform
@@ -9,8 +9,8 @@ import torch
 
 __all__ = ["training_process"]
 
-# glibc's mallopt: parameter -> value while training, glibc's default. A training step takes and returns large blocks,
-# which glibc by default returns to the system each time, and every page is then zeroed again.
+# glibc's mallopt: parameter -> value while training, glibc's default. A training step allocates and frees large blocks.
+# By default, glibc returns them to the system each time, and every page is then zeroed again.
 MALLOPT = {
     -4: (0, 65536),  # M_MMAP_MAX: large blocks from the heap
     -1: (2**31 - 1, 128 << 10),  # M_TRIM_THRESHOLD: the heap does not shrink
@@ -20,9 +20,9 @@ MALLOPT = {
 
 @contextmanager
 def training_process(seed: int, threads: int) -> Iterator[None]:
-    """Seed PyTorch's generator, limit its threads (0: leave them), flush denormals and keep freed memory; then undo it.
+    """Seed PyTorch's generator, limit its threads (0: no change), flush denormals, keep freed memory; then restore all.
 
-    Numbers too small to matter are slow on a CPU: while training, they are 0.
+    Denormal numbers are slow on a CPU, so they are set to 0 while training.
     """
     before = torch.get_num_threads()
     flushed = not (torch.full((1,), 1e-38) * 1e-3).item()

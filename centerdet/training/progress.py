@@ -1,4 +1,4 @@
-"""What a run reports: `Progress` to the caller, log.csv always."""
+"""Reports of a run: `Progress` for the caller, and log.csv."""
 
 import csv
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ COLUMNS = ("step", "epoch", "size", "heatmap_loss", "box_loss", "lr", "voc_area"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, given to the caller every ten steps and after each validation.
+    """The state of a run, passed to the caller every ten steps and after each validation.
 
-    size: px of the input. eta: seconds to the end at this speed.
+    size: px of the input. eta: estimated seconds to the end.
     """
 
     step: int
@@ -32,7 +32,7 @@ class Progress:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Drop what was logged after `step`, and a last line that was cut off: a run that continues there logs it anew."""
+    """Drop lines after `step` and a truncated last line: a run that resumes at `step` writes them again."""
     if path.exists():
         header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
         complete = (row for row in rows if row.endswith(b"\n") and row.count(b",") == len(COLUMNS) - 1)
@@ -41,7 +41,7 @@ def cut_log(path: Path, step: int) -> None:
 
 
 def write_log(path: Path, now: Progress) -> None:
-    """Add a line to the CSV."""
+    """Append a line to the CSV."""
     new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="") as file:
         writer = csv.writer(file)

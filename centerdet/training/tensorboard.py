@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["find_tensorboard", "write_tensorboard"]
 
-IMAGES, LONGEST, DRAWN_SCORE = 4, 512, 0.3  # of validation: how many, px of the longer side, least score drawn
+IMAGES, LONGEST, DRAWN_SCORE = 4, 512, 0.3  # of validation: number, px of the longer side, lowest score drawn
 THRESHOLDS = np.linspace(0, 1, 127)  # TensorBoard's own number
 
 
 def find_tensorboard() -> "type[SummaryWriter]":
-    """PyTorch's writer of TensorBoard's files, which wants the package tensorboard."""
+    """PyTorch's writer of TensorBoard files, which needs the package tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ConfigError("tensorboard: is not installed: pip install 'centerdet[tensorboard]'") from None
+        raise ConfigError("tensorboard: not installed: pip install 'centerdet[tensorboard]'") from None
     return SummaryWriter
 
 
 def write_tensorboard(writer: "SummaryWriter", now: Progress) -> None:
-    """Scalars; after a validation AP, precision and recall of each class, and images with what was found in them."""
+    """Write scalars; after a validation also AP and precision-recall of each class, and images with detections."""
     scalars = {
         "loss/heatmap": now.heatmap_loss, "loss/box": now.box_loss, "training/lr": now.lr, "training/size": now.size,
         "training/images per second": now.images_per_second,
@@ -53,9 +53,9 @@ def write_tensorboard(writer: "SummaryWriter", now: Progress) -> None:
 
 
 def _add_curve(writer: "SummaryWriter", validation: Evaluation, label: int, step: int) -> None:
-    """The evaluation's own curve, known where a true positive is, at TensorBoard's score thresholds."""
+    """The evaluation's curve, which has a point per true positive, at TensorBoard's score thresholds."""
     curve, positives = validation.voc.curve(label), int(validation.voc.num_positive[label])
-    found = np.searchsorted(-curve.scores, -THRESHOLDS, side="right")  # true positives that score so much
+    found = np.searchsorted(-curve.scores, -THRESHOLDS, side="right")  # true positives at or above each threshold
     precision = np.append(1.0, curve.precision)[found]
     wrong = found / precision - found
     nothing = np.zeros(len(found))  # a detector has no true negatives
@@ -66,7 +66,7 @@ def _add_curve(writer: "SummaryWriter", validation: Evaluation, label: int, step
 
 
 def _draw(validation: Evaluation, index: int) -> NDArray[np.uint8]:
-    """A image of the validation, shrunk, with the boxes found in it."""
+    """An image of the validation, shrunk, with its detections."""
     image, results = load(validation.paths[index]), validation.results
     scale = min(1.0, LONGEST / max(image.shape[:2]))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
