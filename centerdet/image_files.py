@@ -15,7 +15,7 @@ __all__ = ["drop_texts", "open_heif"]
 HEIF_BRANDS = {b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1"}
 
 MAX_TEXT, MAX_TEXTS = 1 << 20, 32 << 20
-"""Bytes of one compressed text in a PNG, and of all: beyond them, Pillow would refuse the image, and texts are dropped."""
+"""Bytes of one compressed text in a PNG, and of all: beyond them Pillow refuses the image, so the texts are dropped."""
 
 
 def open_heif(file: BinaryIO, where: str) -> Image.Image | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -104,9 +105,57 @@ def test_names_are_shown_as_they_are(weights: Path, images: Path) -> None:
     (images / "1.png").rename(odd)
     result = call(weights, odd, "--json", "-")
     assert lines(result.stdout)[0]["source"] == str(odd)
-    assert call(weights, odd).stdout.startswith(f"{images}/[bold] :car: ?.png: ")
+    assert call(weights, odd).stdout.startswith(f"{images}/[bold] :car: \\udcff.png: ")
     odd.write_bytes(b"broken")
     assert "[bold] :car: " in call(weights, odd).stderr
+
+
+@pytest.mark.parametrize("labels", ["voc", "yolo", "coco"])
+def test_names_of_any_bytes_reach_every_output(weights: Path, images: Path, tmp_path: Path, labels: str) -> None:
+    odd = images / "\udcff\udce4 猫.png"
+    (images / "1.png").rename(odd)
+    words = ("--out", tmp_path / "found", "--csv", tmp_path / "a.csv", "--labels", labels)
+    assert call(weights, odd, *words, "--json", tmp_path / "a.jsonl").exit_code == 0
+    assert lines((tmp_path / "a.jsonl").read_text())[0]["source"] == str(odd)
+    assert os.fsencode(odd) in (tmp_path / "a.csv").read_bytes()
+    assert (tmp_path / "found" / f"{odd.stem}.jpg").is_file()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_of_any_encoding(images: Path, tmp_path: Path, encoding: str) -> None:
+    detector = tiny_detector()
+    detector.runtime.names = ("猫", "größe", "\u2028")
+    detector.save(tmp_path / "tiny.safetensors")
+    names = ["Größe.png", "собака 🐶.png", "\udcff.png"]
+    for name in names:
+        shutil.copy(images / "1.png", tmp_path / name)
+    (tmp_path / "猫.jpg").write_text("no image")
+    command = [sys.executable, "-m", "centerdet", "predict", str(tmp_path / "tiny.safetensors"), "--score", "0.01"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, check=False)
+    shown, told = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert done.returncode == 1 and "Traceback" not in told
+    for name in names:
+        assert f"{name.encode(encoding, 'backslashreplace').decode(encoding)}: " in shown
+    assert f"error: {tmp_path}/" + "猫.jpg: expected".encode(encoding, "backslashreplace").decode(encoding) in told
+
+
+def test_standard_input(weights: Path, images: Path, tmp_path: Path) -> None:
+    words = ["predict", "--score", "0.01", str(weights), "-", "--json", "-", "--out", str(tmp_path / "found")]
+    result = runner.invoke(app, words, input=(images / "1.png").read_bytes(), catch_exceptions=False)
+    [row] = lines(result.stdout)
+    expected = Detector.load(weights, device="cpu").predict(images / "1.png", score_threshold=0.01)
+    assert {**row, "source": None} == {**expected.to_dict(), "source": None} and row["source"] == "-"
+    assert result.exit_code == 0 and len(files(tmp_path / "found")) == 1
+
+
+def test_what_is_passed_over_is_counted(weights: Path, images: Path) -> None:
+    for name in ("._1.png", "Thumbs.db", "notes.txt"):
+        (images / name).write_text("no image")
+    told = call(weights, images).stderr
+    assert f"passed over: 2 files (hidden), such as {images}/._1.png\n" in told
+    assert f"passed over: 1 file (other suffix), such as {images}/notes.txt\n" in told
+    assert "9.jpg: broken" in told and "in 3 images, 1 could not be read" in told
 
 
 def test_sources_of_one_name_do_not_overwrite_each_other(weights: Path, images: Path, tmp_path: Path) -> None:

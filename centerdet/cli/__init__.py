@@ -19,7 +19,7 @@ from .evaluate import evaluate
 from .export import export
 from .predict import predict
 from .serve import serve
-from .show import console, errors
+from .show import console, errors, escape_unencodable
 from .train import train
 
 __all__ = ["app", "main"]
@@ -53,6 +53,7 @@ def _options(
 
 def main() -> None:
     """The `centerdet` program."""
+    escape_unencodable()
     try:
         app(prog_name="centerdet")
     except (CenterdetError, OSError) as error:

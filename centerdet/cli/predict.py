@@ -34,7 +34,9 @@ def predict(
     weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="image, folder, 'glob', video, webcam number, or URL with --allow-urls"),
+        typer.Argument(
+            metavar="SOURCE", help="image, folder, 'glob', video, webcam number, - or URL with --allow-urls"
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -92,7 +94,8 @@ def predict(
     if resume and not out:
         raise typer.BadParameter("--resume: needs --out, where the stopped run kept what it finished")
     tiles = tiling(tile, overlap)
-    originals = _list_all(sources)
+    passed: dict[str, list[Path]] = {}
+    originals = _list_all(sources, lambda path, why: passed.setdefault(why, []).append(path))
     _check_places(originals, out, {"--json": json_file, "--csv": csv_file})
     if resume and any(isinstance(source, int) for source in originals.values()):
         raise ConfigError("--resume: expected images and videos, got a webcam")
@@ -156,7 +159,7 @@ def predict(
                     journal.add(row)
                 if "objects" in row and not quiet and json_file != "-":
                     shown = ", ".join(f"{one['name']} {one['score']:.2f}" for one in row["objects"]) or "nothing"
-                    console.out(f"{item.where}: {shown}".encode(errors="replace").decode())
+                    console.out(f"{item.where}: {shown}".encode(errors="backslashreplace").decode())
                 done += 1
                 advance()
         except KeyboardInterrupt:
@@ -168,6 +171,9 @@ def predict(
         if journal and not stopped:
             journal.remove()
     if not quiet:
+        for why, paths in passed.items():
+            line = f"passed over: {plural(len(paths), 'file')} ({why}), such as {paths[0]}"
+            errors.print(line, markup=False, soft_wrap=True)
         shown = f"{plural(objects, 'object')} in {plural(done - broken, 'image')}"
         skipped = f", {len(journal.rows)} finished before" if journal and journal.rows else ""
         errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
@@ -175,7 +181,7 @@ def predict(
         raise typer.Exit(130 if stopped else 1)
 
 
-def _list_all(sources: list[str]) -> Originals:
+def _list_all(sources: list[str], passed_over: Callable[[Path, str], object]) -> Originals:
     """Every file, webcam and URL that the sources stand for, once, by its identity on disk, else by itself."""
     from ..sources import is_url, list_files
 
@@ -184,7 +190,7 @@ def _list_all(sources: list[str]) -> Originals:
         if source.isdecimal() and not Path(source).exists():
             originals[int(source)] = int(source)
         else:
-            for one in [source] if is_url(source) else list_files(source):
+            for one in [source] if is_url(source) else list_files(source, passed_over):
                 originals.setdefault(_identity(one) or one, one)
     return originals
 

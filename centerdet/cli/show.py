@@ -1,15 +1,24 @@
 """Consoles of all commands: results on stdout, progress and errors on stderr, colors only on a terminal."""
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-__all__ = ["bar", "console", "errors"]
+__all__ = ["bar", "console", "errors", "escape_unencodable"]
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
+
+
+def escape_unencodable() -> None:
+    """Let stdout and stderr print what their encoding lacks as an escape (\\u732b) instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

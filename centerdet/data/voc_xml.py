@@ -74,7 +74,8 @@ def annotation_xml(
         lines.append(f"\t\t<difficult>{int(difficult)}</difficult>")
         lines += ["\t\t<crowd>1</crowd>"] if crowd else []
         lines += [f"\t\t<bndbox>{sides}</bndbox>", "\t</object>"]
-    return "\n".join([*lines, "</annotation>", ""]).encode()
+    text = "\n".join([*lines, "</annotation>", ""])
+    return text.encode(errors="backslashreplace")  # XML holds no bytes that are not UTF-8; the stem finds the image
 
 
 @dataclass(frozen=True, slots=True)
