@@ -1,8 +1,9 @@
 """Boxes to training targets and network outputs to boxes: `encode` and `decode`, inverse to each other.
 
-The one place that defines where a cell lies: cell (row, column) covers the input's pixels from stride * column to
-stride * (column + 1), and its point is its center, stride * (column + 0.5). An object belongs to the cell that holds
-the center of its box. Gaussians follow TTFNet (Liu et al. 2020, eq. 1-2): elliptic, with sigma a sixth of the side.
+Only this file defines the grid: cell (row, column) covers the input's pixels from stride * column to
+stride * (column + 1), and its reference point is its center, stride * (column + 0.5). An object belongs to the cell
+that contains the center of its box. Gaussians are as in TTFNet (Liu et al. 2020, eq. 1-2): elliptic, with a sigma of a
+sixth of the side.
 
 Shapes: M objects in a batch of B images, C classes, a grid of G x G cells, K detections per image.
 """
@@ -21,9 +22,9 @@ SPREAD = 0.54  # share of a box's side that its Gaussian covers (TTFNet's alpha)
 class Targets(NamedTuple):
     """Training targets of a batch.
 
-    heatmap: (B, C, G, G), 1 at an object's own cell. valid_mask: (B, C, G, G) bool, False where the heatmap loss
+    heatmap: (B, C, G, G), 1 at an object's center cell. valid_mask: (B, C, G, G) bool, False where the heatmap loss
     ignores the cell. boxes: (B, G, G, 4) xyxy px of the input. weights: (B, G, G) of the box loss, 0 for cells without
-    a box. num_objects, total_weight: () float, what the two losses are divided by.
+    a box. num_objects, total_weight: () float, the divisors of the heatmap loss and the box loss.
     """
 
     heatmap: Tensor
@@ -35,7 +36,7 @@ class Targets(NamedTuple):
 
 
 class _Windows(NamedTuple):
-    """The cells of rectangular windows, one after another: object (T,), row (T,) and column (T,) of each cell."""
+    """The T cells of rectangular windows, window by window: object (T,), row (T,), and column (T,) of each cell."""
 
     owner: Tensor
     row: Tensor
@@ -43,7 +44,7 @@ class _Windows(NamedTuple):
 
 
 def cell_centers(grid: int, stride: int, device: torch.device | None = None) -> Tensor:
-    """The x (or y) of each column's (or row's) cell center in input pixels, (G,)."""
+    """The x coordinates of the columns' centers in px of the input, (G,); equal to the y coordinates of the rows'."""
     return (torch.arange(grid, device=device) + 0.5) * stride
 
 
@@ -59,21 +60,21 @@ def encode(
     stride: int,
     labeled: Tensor | None = None,
 ) -> Targets:
-    """Targets of a batch; only the cells that a Gaussian or an ignored box covers are visited.
+    """Targets of a batch; computed only on cells that a Gaussian or an ignored box covers.
 
     Args:
         boxes: (M, 4) float xyxy px of the input.
         labels: (M,) int.
         ignore: (M,) bool, objects that are neither trained on nor background.
-        image_index: (M,) int, the object's image in the batch.
+        image_index: (M,) int, index of the object's image in the batch.
         batch: B. num_classes: C. grid: G. stride: px of the input between cells.
         labeled: (B, C) bool, the classes that are annotated on each image; the others are ignored there. None: all.
 
-    A cell's box is that of the object centered there, else of the smallest object whose Gaussian reaches it. Of two
-    objects centered in one cell the smaller one stays.
+    A cell's box is that of the object centered there, else of the smallest object whose Gaussian reaches it. If two
+    objects are centered in one cell, the smaller one is used.
     """
     cells = grid * grid
-    plane = image_index * num_classes + labels  # of the (B * C) heatmaps, the object's own
+    plane = image_index * num_classes + labels  # index of the object's heatmap, of B * C
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     area = sides[:, 0] * sides[:, 1]
     center = ((boxes[:, :2] + boxes[:, 2:]) / (2 * stride)).floor().clamp(0, grid - 1).long()  # (M, 2) column, row
@@ -91,7 +92,7 @@ def encode(
     heatmap = torch.zeros(batch * num_classes * cells)
     heatmap.scatter_reduce_(0, plane[covered.owner] * cells + cell, value, "amax")
 
-    # Ignored boxes hide the cells whose centers they cover, and their own cell, from the heatmap loss.
+    # The heatmap loss ignores the cells whose centers an ignored box covers, and the cell of the box's center.
     first = ((boxes[:, :2] / stride - 0.5).floor().long() + 1).clamp(min=0)
     last = ((boxes[:, 2:] / stride - 0.5).ceil().long() - 1).clamp(max=grid - 1)
     hiding = _windows(ignore.nonzero()[:, 0], torch.minimum(first, center), torch.maximum(last, center))
@@ -99,9 +100,9 @@ def encode(
     valid = valid.repeat(1, 1, cells // valid.shape[2]).flatten()
     valid[plane[hiding.owner] * cells + hiding.row * grid + hiding.column] = False
 
-    # The owner of a cell has the highest priority there. Objects are ranked from the largest (0) to the smallest
-    # (M - 1), and one that is centered in the cell gets M on top: of M = 3 objects the middle one has priority 1 where
-    # its Gaussian reaches and 1 + 3 in its own cell, which beats every rank. Rank = priority % M.
+    # The owner of a cell is the object with the highest priority there. Objects are ranked from the largest (0) to the
+    # smallest (M - 1), and M is added for an object that is centered in the cell. Example with M = 3: the middle object
+    # has priority 1 where its Gaussian reaches and 1 + 3 in its center cell, above every rank. Rank = priority % M.
     order = torch.argsort(area, descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
@@ -133,7 +134,7 @@ def encode(
 
 
 def _windows(objects: Tensor, first: Tensor, last: Tensor) -> _Windows:
-    """The cells from first (M, 2) to last (M, 2), both (column, row) and inclusive, of the objects (N,)."""
+    """The cells from first (M, 2) to last (M, 2), both (column, row) and inclusive, for the object indices (N,)."""
     first, sides = first[objects], last[objects] - first[objects] + 1
     count = sides.prod(1)
     position = torch.repeat_interleave(count)  # row of `objects` that each cell belongs to
@@ -143,10 +144,10 @@ def _windows(objects: Tensor, first: Tensor, last: Tensor) -> _Windows:
 
 
 def decode(heatmap: Tensor, distances: Tensor, *, stride: int, top_k: int = 100) -> tuple[Tensor, Tensor, Tensor]:
-    """The K highest peaks as boxes (B, K, 4) xyxy px of the input, falling scores (B, K) and labels (B, K).
+    """The K highest peaks as boxes (B, K, 4) xyxy px of the input, descending scores (B, K), and labels (B, K).
 
-    Args: heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px. A peak is a cell that no neighbor of its class
-    exceeds (Zhou et al. 2019, section 4); K = min(top_k, C * G * G).
+    heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px. A peak is a cell without a higher neighbor in its class
+    (Zhou et al. 2019, section 4); K = min(top_k, C * G * G).
     """
     grid = heatmap.shape[-1]
     peaks = torch.where(max_pool2d(heatmap, 3, 1, 1) == heatmap, heatmap, float("-inf")).flatten(1)

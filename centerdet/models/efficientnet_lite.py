@@ -1,6 +1,6 @@
 """EfficientNet-Lite (Tan & Le 2019; the Lite variants: no squeeze-and-excite, ReLU6, a fixed stem).
 
-Layers follow the order of the TensorFlow weights that were ported to PyTorch, so these are assigned by position.
+Layers are in the order of the TensorFlow weights that were ported to PyTorch, so the weights are assigned by position.
 """
 
 import math
@@ -26,7 +26,7 @@ LITE = (  # of Lite0: repeats, channels, kernel, stride, expansion
 
 
 def lite_table(width: float = 1.0, depth: float = 1.0) -> list[tuple[int, ...]]:
-    """`LITE` scaled: channels rounded to multiples of 8, repeats rounded up but for the first and the last stage."""
+    """`LITE` scaled: channels rounded to multiples of 8, repeats rounded up except in the first and the last stage."""
     ends = (0, len(LITE) - 1)
     return [
         (repeats if row in ends else math.ceil(repeats * depth), int(channels * width + 4) // 8 * 8, *others)
@@ -49,8 +49,9 @@ def lite_stages(table: list[tuple[int, ...]]) -> list[nn.Module]:
 def _conv(
     inputs: int, outputs: int, kernel: int, stride: int, depthwise: bool = False, act: bool = True
 ) -> list[nn.Module]:
-    """TensorFlow's SAME padding lies right and below at stride 2: the kernel grows by a row and a column of zeros
-    left and above (3 to 4, 5 to 6), which gives the same numbers without a padded copy of the image."""
+    """Convolution, BatchNorm and activation. At stride 2, TensorFlow's SAME padding is only at the right and bottom. A
+    kernel with a zero row on top and a zero column at the left (3 to 4, 5 to 6) gives the same numbers without a padded
+    copy of the image."""
     kernel, padding = (kernel + 1, kernel // 2) if stride == 2 else (kernel, kernel // 2)
     layers: list[nn.Module] = [
         Depthwise(outputs, kernel, stride, padding)
@@ -62,7 +63,7 @@ def _conv(
 
 
 class InvertedResidual(nn.Sequential):
-    """Expand, depthwise, project; a shortcut where the shape stays."""
+    """Expand, depthwise, project; with a shortcut if the shape does not change."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         hidden = inputs * expansion
@@ -78,8 +79,8 @@ class InvertedResidual(nn.Sequential):
 
 
 def name_by_order(state: dict[str, Tensor], model: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename ported TensorFlow weights, which list the modules in forward order, to the model's keys; the classifier
-    behind the last stage is left out."""
+    """Rename ported TensorFlow weights, which are in forward order, to the model's keys; the classifier after the last
+    stage is left out."""
     named: dict[str, Tensor] = {}
     for (key, value), (name, target) in zip(state.items(), model.items(), strict=False):
         if key.rsplit(".", 1)[1] != name.rsplit(".", 1)[1]:

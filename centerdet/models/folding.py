@@ -1,7 +1,7 @@
-"""BatchNorm with fixed statistics is a scale and a shift per channel: both go into the convolution before it.
+"""Folding: BatchNorm with fixed statistics is a scale and a shift per channel, so the preceding convolution takes both.
 
-`fold` does it once for a whole network, to predict; `forward_folded` at each forward, for stages that are frozen while
-others train: a pass over weights instead of one over features, which are largest in the early stages.
+`fold` folds a whole network once, for prediction. `forward_folded` folds at each forward pass, for frozen stages during
+training: a pass over the weights replaces one over the features, which are largest in the early stages.
 """
 
 from copy import deepcopy
@@ -20,7 +20,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def _folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals `norm(conv(x))` in evaluation mode."""
+    """Weight and bias of the single convolution that equals `norm(conv(x))` in evaluation mode."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     shift = norm.bias - mean * scale
@@ -28,9 +28,9 @@ def _folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
 
 
 def fold(module: Module) -> Module:
-    """A copy in evaluation mode in which every BatchNorm behind a convolution is folded into it; nothing trains.
+    """A copy in evaluation mode, without gradients, with every BatchNorm folded into the preceding convolution.
 
-    A BatchNorm belongs to the convolution that its parent registers right before it, as in all of our backbones.
+    A BatchNorm belongs to the convolution registered right before it in its parent, as in every backbone here.
     """
     module = deepcopy(module).eval().requires_grad_(False)
     for parent in list(module.modules()):
@@ -49,7 +49,7 @@ def fold(module: Module) -> Module:
 
 
 def forward_folded(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)` with fixed BatchNorms, folded in each `nn.Sequential`; without gradient."""
+    """`module(x)` in evaluation mode, with BatchNorms folded in each `nn.Sequential`; without gradients."""
     with torch.no_grad():
         if not isinstance(module, nn.Sequential):
             result: Tensor = module(x)

@@ -1,4 +1,4 @@
-"""Top-down neck: deep features are enlarged and added to shallow ones until the output stride is reached."""
+"""Top-down neck: deep features are upsampled and added to shallower ones, up to the output stride."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Neck(nn.Module):
-    """Features of falling resolution, each half of the one before, to one feature of the first resolution."""
+    """Features, each at half the resolution of the one before, to one feature at the first resolution."""
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The network: uint8 images in, `Outputs` out; normalization, backbone, neck and heads in one module.
+"""The network: uint8 images to `Outputs`; normalization, backbone, neck, and heads in one module.
 
 Shapes: images (B, 3, S, S) uint8 RGB with S a multiple of 32; outputs on the grid G = S / stride.
 """
@@ -20,8 +20,8 @@ __all__ = ["Network", "Outputs"]
 class Outputs(NamedTuple):
     """Raw outputs of every cell.
 
-    heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) pixels of the input from the cell's center to the left,
-    top, right and bottom side; negative where the center lies outside.
+    heatmap: (B, C, G, G) logits. distances: (B, 4, G, G) px of the input from the cell's center to the left, top,
+    right, and bottom side of the box; negative if the center is outside the box on that side.
     """
 
     heatmap: Tensor
@@ -63,8 +63,8 @@ class Network(nn.Module):
         self.box_head = nn.Sequential(
             separable(channels, channels), separable(channels, channels), nn.Conv2d(channels, 4, 1)
         )
-        # Start at a score of 0.01, so that the many empty cells do not drown the first steps (Lin et al. 2017, 4.1),
-        # and at boxes of 10 cells, near the middle of their logarithm.
+        # Start at a score of 0.01, so that the many empty cells do not dominate the first steps (Lin et al. 2017, 4.1),
+        # and at boxes of 10 cells, near the middle of the range of log sizes.
         nn.init.constant_(self.heatmap_head[-1].bias, -math.log(99))  # type: ignore[arg-type]
         nn.init.constant_(self.box_head[-1].bias, math.log1p(5))  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), persistent=False)
@@ -78,7 +78,7 @@ class Network(nn.Module):
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.neck(self.backbone(x)[STRIDES.index(self.stride) :])
-        # expm1 is linear for objects of a cell's size and exponential for large ones, where relative error counts;
-        # it reaches below zero, so a box beside its cell's center can be expressed as well.
+        # expm1 is linear for objects of a cell's size and exponential for large ones, where relative error matters.
+        # It can be negative, for a box that does not contain its cell's center.
         distances = torch.expm1(self.box_head(x).float().clamp(max=7)) * self.stride
         return Outputs(self.heatmap_head(x).float(), distances)
