@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("arrays", "coco", "coco_matching", "order", "overlaps", "voc")
+MODULES = ("arrays", "coco", "coco_curves", "coco_matching", "order", "overlaps", "voc")
 TESTS = ("test_metrics_arrays.py", "test_metrics_voc.py", "test_metrics_coco.py")
 SEARCH = "import test_metrics_voc as v, test_metrics_coco as c; v.search(range(1000)); c.search(range(1000))"
 SAMPLE, SEED, CAUGHT = 60, 0, 0.9

@@ -201,18 +201,15 @@ def select(
 
 
 def to_arrays(detections: Columns, truths: Columns, num_classes: int) -> Arrays:
-    """Both as the evaluators take them; what is ignored and no crowd has no area, so that no range contains it."""
+    """Both as `coco.evaluate` takes them, and it alone; what is ignored has no area, so that no range contains it."""
+    # COCO's rules take x and y from the boxes, and sides and areas from their own arrays.
     return Arrays(
-        _corners(detections.bbox), detections.scores, detections.labels, detections.images,
-        _corners(truths.bbox), truths.labels, truths.images,
+        detections.bbox, detections.scores, detections.labels, detections.images,
+        truths.bbox, truths.labels, truths.images,
         np.zeros(len(truths.bbox), np.bool_), truths.crowd & truths.ignored,
         np.where(truths.ignored, np.nan, truths.area), num_classes,
         detections.bbox[:, 2:], truths.bbox[:, 2:], detections.area,
     )  # fmt: skip
-
-
-def _corners(bbox: Floats) -> Floats:
-    return np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
 
 
 def column(records: Records, key: str, where: str, rows: Ints | None = None) -> list[Any]:
