@@ -5,41 +5,38 @@ are read every ten steps, since reading a number makes a GPU wait.
 """
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..codec import Targets
 from ..data.formats import keep_classes, read_dataset
 from ..data.sample import Dataset
 from ..detector import Detector
-from ..errors import CenterdetError, ConfigError, WeightsError
+from ..errors import CenterdetError, ConfigError
 from ..evaluation.evaluation import Evaluation, evaluate, evaluate_detections
 from ..evaluation.files import Results
 from ..models import Network, Outputs
 from ..runtimes.pytorch import PyTorchRuntime, halve
-from ..runtimes.weights import read_tensors, weights_path
-from ..text import plural
 from .augment import Augment
 from .checkpoints import RunState, check_data, list_checkpoints, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .distributed import Group, process_group
+from .initialize import build_network
 from .interrupt import Interrupt
 from .loader import Schedule, TrainingImages, training_loader
 from .losses import detection_loss
 from .mixture import Mixture, parse_source, read_mixture
 from .process import training_process
-from .progress import Progress, cut_log, write_log
+from .progress import Meter, Progress, cut_log, write_log
 from .tensorboard import find_tensorboard, write_tensorboard
 
 __all__ = ["Progress", "TrainConfig", "train", "training_images"]
@@ -122,7 +119,7 @@ def _train(
     if len(mixture.samples) < batch_size:
         count = len(mixture.samples)
         notice(f"batch: {batch_size} images a step, but the data has {count}: each is drawn several times")
-    network = network or _build_network(config, mixture.names, notice)
+    network = network or build_network(config, mixture.names, notice)
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parallel = group.parallel(network)
     averaged = AveragedModel(network, use_buffers=True)
@@ -150,7 +147,7 @@ def _train(
         out.mkdir(parents=True, exist_ok=True)
         check_data(out, mixture.datasets)
         cut_log(out / "log.csv", state.step)
-    meter = _Meter(state.step, schedule, batch_size, len(mixture.samples), group)
+    meter = Meter(state.step, schedule, batch_size, len(mixture.samples), group)
     board = main and config.tensorboard
     writer = find_tensorboard()(str(out / "tensorboard"), purge_step=state.step + 1) if board else None
 
@@ -237,39 +234,6 @@ def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interru
     return evaluate_detections(Results(boxes[order], scores[order], labels[order], images[order]), val)
 
 
-class _Meter:
-    """The losses since the last reading, and the speed of the run."""
-
-    def __init__(self, first: int, schedule: Schedule, batch: int, images: int, group: Group) -> None:
-        self.first, self.schedule, self.batch, self.images, self.group = first, schedule, batch, images, group
-        # Pixels of all steps before each one: time is proportional to them.
-        self.pixels = [0, *accumulate(schedule.size_at(step) ** 2 for step in range(schedule.steps))]
-        self.unread: list[Tensor] = []
-        self.losses: list[list[float]] = []
-        self.start = time.perf_counter()
-
-    def add(self, heatmap: Tensor, box: Tensor, norm: Tensor) -> None:
-        self.unread.append(torch.stack([heatmap.detach(), box.detach(), norm.detach()]))
-
-    def read(self, done: int, lr: float, validation: Evaluation | None) -> Progress:
-        """The progress after `done` steps, with the losses of the last one."""
-        self.losses, self.unread = self.group.mean(torch.stack(self.unread)).tolist(), []
-        seconds = time.perf_counter() - self.start
-        heatmap, box, _ = self.losses[-1]
-        return Progress(
-            done, self.schedule.steps, done * self.batch / self.images, self.schedule.size_at(done - 1),
-            heatmap, box, lr,
-            images_per_second=(done - self.first) * self.batch / seconds,
-            eta=seconds * (self.pixels[-1] - self.pixels[done]) / (self.pixels[done] - self.pixels[self.first]),
-            validation=validation,
-        )  # fmt: skip
-
-    def first_not_finite(self, done: int) -> tuple[int, list[float]] | None:
-        """The first step of the last reading whose losses or gradient norm are not finite, and these numbers."""
-        bad = (number for number, row in enumerate(self.losses) if not all(map(math.isfinite, row)))
-        return next(((done - len(self.losses) + number, self.losses[number]) for number in bad), None)
-
-
 def training_images(
     mixture: Mixture,
     config: TrainConfig,
@@ -292,42 +256,6 @@ def _validation_set(
     dataset = read_dataset(path, config.val, names=names, notice=notice, strict=strict)
     [kept] = keep_classes([dataset], mixture.names)
     return kept
-
-
-def _build_network(config: TrainConfig, names: Sequence[str], notice: Callable[[str], object]) -> Network:
-    """The network with the config's weights; prints how many keys of a local file were loaded."""
-    weights = None if config.init_from or config.backbone_weights == "none" else config.backbone_weights
-    network = Network(len(names), **config.model, weights=weights)
-    if weights not in (None, "imagenet", "download") and (report := network.load_report):
-        notice(
-            f"{weights}: {plural(len(report.loaded), 'key')} loaded, {len(report.missing)} missing"
-            f"{_examples(report.missing)}, {len(report.unexpected)} unexpected{_examples(report.unexpected)}"
-        )
-    if config.init_from:
-        _load_detector(network, weights_path(config.init_from), names)
-    return network
-
-
-def _examples(keys: Sequence[str]) -> str:
-    return f" ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" if keys else ""
-
-
-def _load_detector(network: Network, path: Path, names: Sequence[str]) -> None:
-    """Load a detector's weights; if the classes differ, all but the last layer of the heatmap head."""
-    tensors, fields = read_tensors(path)
-    expected = network.state_dict()
-    if fields.get("names") != list(names):
-        last = f"heatmap_head.{len(network.heatmap_head) - 1}."
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(last)}
-        expected = {key: value for key, value in expected.items() if not key.startswith(last)}
-    wrong = [
-        key
-        for key in expected.keys() | tensors.keys()
-        if key not in expected or key not in tensors or expected[key].shape != tensors[key].shape
-    ]
-    if wrong:
-        raise WeightsError(f"{path}: made for another network: {len(wrong)} tensors do not fit, such as {min(wrong)}")
-    network.load_state_dict(tensors, strict=False)
 
 
 def _optimizer(network: Network, config: TrainConfig) -> torch.optim.Optimizer:
