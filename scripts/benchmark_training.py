@@ -22,7 +22,6 @@ from torch.profiler import ProfilerActivity, profile
 from centerdet import TrainConfig, train
 from centerdet.models import Network
 from centerdet.models.depthwise import Depthwise
-from centerdet.training.loop import Progress
 from centerdet.training.mixture import read_mixture
 
 KINDS = {
@@ -71,13 +70,13 @@ def write_plainly(network: Network) -> Network:
 def ten_steps(config: TrainConfig, plain: bool, classes: int) -> float:
     """Seconds per image of a run's second ten steps."""
     times: list[float] = []
-
-    def note(_: Progress) -> None:
-        times.append(time.perf_counter())
-
     network = Network(classes, **config.model)
     with tempfile.TemporaryDirectory() as out:
-        train(replace(config, out=out), network=write_plainly(network) if plain else network, progress=note)
+        train(
+            replace(config, out=out),
+            network=write_plainly(network) if plain else network,
+            progress=lambda _: times.append(time.perf_counter()),
+        )
     return (times[1] - times[0]) / (10 * config.batch)
 
 
@@ -112,10 +111,8 @@ def main(
     for kind, microseconds in sorted(shares.items(), key=lambda item: -item[1]):
         print(f"{kind:<26} {100 * microseconds / total:4.1f} %")
     torch.set_num_threads(threads)
-    matrix = torch.rand(2048, 2048)
-    start = time.perf_counter()
-    for _ in range(5):
-        matrix @ matrix
+    matrix, start = torch.rand(2048, 2048), time.perf_counter()
+    [matrix @ matrix for _ in range(5)]
     print(f"matrix product, float32: {5 * 2 * 2048**3 / (time.perf_counter() - start) / 1e9:.0f} GFLOP/s")
 
 

@@ -15,8 +15,8 @@ from centerdet.cli.train import follow
 from centerdet.training.mixture import read_mixture
 
 CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 PHASES: dict[int, dict[str, Any]] = {
     1: {"draws": 190_000, "sizes": (320, 384, 416, 416), "batch": 64, "lr": 5e-3, "backbone_lr": 2e-3, "warmup": 300},
