@@ -40,6 +40,7 @@ NOT_RUN = {
 }
 SHORTER = {  # what the fast tests run in the place of what is on a page; shell trainings also get SHORT
     "--backbone vgg16": "--backbone resnet18",
+    "bench voc.onnx voc_int8.onnx --threads 1 --runs 5": "bench voc.onnx --threads 1 --runs 1",
     "train=200, val=100": "train=12, val=4",
     "epochs=30": "epochs=1, batch=4, sizes=(64,)",
     "range(30)": "range(1)",
@@ -96,7 +97,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.soak] * (page.stem == "export"))  # minutes of quantization
+        for page in PAGES
+        if page != TUTORIAL
+    ],
+)
 def test_blocks_run(page: Path, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(reader, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

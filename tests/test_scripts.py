@@ -169,3 +169,9 @@ def test_benchmark_training(devkit: Path) -> None:
 def test_benchmark_serve() -> None:
     words = ("--threads", 1, "--requests", 4, "--rounds", 1, "--seconds", 0.5)
     assert "8 clients: " in run_script("benchmark_serve", *words)
+
+
+@pytest.mark.soak
+def test_benchmark_runtimes(devkit: Path) -> None:
+    words = ("--calibrate", "2012:extra", "--images", 2, "--calibration", 2, "--runs", 1, "--threads", 1)
+    assert "voc-area of int8.onnx" in run_script("benchmark_runtimes", devkit, *words)
