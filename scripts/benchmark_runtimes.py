@@ -80,7 +80,7 @@ if __name__ == "__main__":
     parser.add_argument("--split", default="2007:val", help="to evaluate on")
     parser.add_argument("--calibrate", default="2007:train", help="split for int8")
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--calibration", type=int, default=40, help="images")
+    parser.add_argument("--calibration", type=int, default=100, help="images")
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()

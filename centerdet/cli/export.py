@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-CALIBRATED = 40  # images at most: more change the ranges little and take long
+CALIBRATED = 100  # images at most: more change the ranges little
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
     ] = "",
     max_images: Annotated[
         int,
-        typer.Option(min=1, help="evaluate on at most so many images, evenly spaced; calibration takes 40"),
+        typer.Option(min=1, help="evaluate on at most so many images, evenly spaced; calibration takes 100"),
     ] = 500,
     images: Annotated[
         list[Path] | None, typer.Option("--image", help="to compare on (repeatable); left out: three photographs")
