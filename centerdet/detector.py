@@ -20,6 +20,7 @@ from .detections import Detections
 from .errors import CenterdetError, ConfigError
 from .images import Geometry, Source, load
 from .runtimes import Runtime, open_runtime
+from .runtimes.process import is_forked
 from .sources import Found, Sources, is_live, open_sources
 from .tiles import Rows, Tiling, merge
 
@@ -42,6 +43,7 @@ class Detector:
     """
 
     def __init__(self, runtime: Runtime, *, nms_iou: float | None = None) -> None:
+        is_forked()  # remembers the process
         self.runtime = runtime
         self.names, self.size = runtime.names, runtime.size
         self.nms_iou = runtime.nms_iou if nms_iou is None else nms_iou
@@ -169,7 +171,7 @@ class Detector:
         """The detections of each view, in its pixels, best first."""
         for chunk in _chunks(views, self.runtime.batch_size):
             geometries = [Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
-            with _limit_opencv(self.runtime.threads):
+            with _limit_opencv(None if is_forked() else self.runtime.threads):
                 batch = np.stack([one.forward_image(view) for one, view in zip(geometries, chunk, strict=True)])
             for geometry, *outputs in zip(geometries, *self.runtime.run(batch), strict=True):
                 rows = Rows(*outputs)

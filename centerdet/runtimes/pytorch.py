@@ -18,6 +18,7 @@ from ..models import BACKBONES, Network
 from ..models.folding import fold
 from ..text import as_tuple
 from . import NMS_IOU, TOP_K, Outputs, Runtime
+from .process import is_forked
 from .weights import check_header, check_integer, read_tensors, write_tensors
 
 __all__ = ["Graph", "PyTorchRuntime", "find_device", "halve", "load_network"]
@@ -54,7 +55,7 @@ class PyTorchRuntime(Runtime):
         device: "cpu", "cuda", …; by default CUDA where it is available.
         threads: CPU threads that the network may use; calls then share one limit and are serialized. PyTorch's count
             belongs to the process: it is changed for the call and restored; a thread that first uses PyTorch meanwhile
-            keeps the smaller count.
+            keeps the smaller count. A process that was forked from one that used PyTorch has one thread.
         nms_iou: the default of a `Detector` that uses this runtime; saved with the weights.
     """
 
@@ -68,6 +69,7 @@ class PyTorchRuntime(Runtime):
         threads: int | None = None,
         nms_iou: float = NMS_IOU,
     ) -> None:
+        _limit_forked()
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: expected None or at least 1, got {threads}")
         self.names, self.size, self.nms_iou, self.threads = as_tuple(names), size, nms_iou, threads
@@ -82,6 +84,7 @@ class PyTorchRuntime(Runtime):
     ) -> "PyTorchRuntime":
         """The runtime of a weights file; the file chooses backbone, stride, channels, freeze, names, size and NMS IoU
         within bounds, and nothing else."""
+        _limit_forked()
         tensors, fields = read_tensors(path)
         header = check_header(path, fields, nms_iou=NMS_IOU)
         network = load_network(path, tensors, fields)
@@ -167,7 +170,7 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
 @contextmanager
 def _limit(threads: int | None) -> Iterator[None]:
     """At most so many threads of PyTorch, one caller at a time, so that each reads the true count before."""
-    if threads is None:
+    if _limit_forked() or threads is None:
         yield
         return
     with _LIMITED:
@@ -177,3 +180,10 @@ def _limit(threads: int | None) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _limit_forked() -> bool:
+    """Use one thread in a forked process; whether this is one."""
+    if forked := is_forked():
+        torch.set_num_threads(1)
+    return forked
