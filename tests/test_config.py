@@ -16,7 +16,7 @@ from centerdet.training.config import PRESETS, TrainConfig
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bacth": 3}, "bacth: no such option; did you mean batch"),
+        ({"bacth": 3}, "bacth: no such option; did you mean 'batch'"),
         ({"learning": 3}, "learning: no such option"),
         ({"batch": 0}, "batch: expected 1 to .*, got 0"),
         ({"lr": math.nan}, "lr: expected 0 to .*, got nan"),
@@ -42,7 +42,7 @@ from centerdet.training.config import PRESETS, TrainConfig
         ({"init_from": "voc", "backbone_weights": "b.pth"}, "backbone_weights: b.pth is not used beside init_from"),
         ({"optimizer": "adamm"}, "optimizer: expected"),
         ({"augment": "nonw"}, "augment: expected"),
-        ({"preset": "smal"}, "preset: expected small, medium, large or auto, got 'smal'"),
+        ({"preset": "smal"}, "preset: expected small, medium, large, got 'smal'"),
     ],
 )
 def test_options_that_cannot_be_are_errors(options: dict[str, Any], message: str) -> None:

@@ -6,11 +6,11 @@ Its fields define the options of the command line, the arguments in Python, and 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Annotated, Any, get_args, get_type_hints
 
 from ..errors import ConfigError
+from ..text import nearest
 
 __all__ = ["PRESETS", "TrainConfig"]
 
@@ -142,12 +142,9 @@ class TrainConfig:
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                raise ConfigError(
-                    f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else f" of {', '.join(known)}")
-                )
+                raise ConfigError(f"{name}: no such option; {nearest(name, known)}")
         if preset not in PRESETS:
-            raise ConfigError(f"preset: expected {', '.join(PRESETS)} or auto, got {preset!r}")
+            raise ConfigError(f"preset: expected {', '.join(PRESETS)}, got {preset!r}")
         return cls(**{**PRESETS[preset][1], **{key: _row(value) for key, value in options.items()}})
 
     def changed_from(self, before: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
