@@ -63,7 +63,7 @@ def _list_folder(folder: Path, passed_over: Callable[[Path, str], object]) -> tu
 def _list_pattern(pattern: str, passed_over: Callable[[Path, str], object]) -> list[str]:
     """The files that fit a pattern; hidden ones only where the pattern names them."""
     parts = Path(pattern).parts
-    start = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    start = next((number for number, part in enumerate(parts) if glob.has_magic(part)), 0)
     files = []
     for name in glob.glob(pattern, recursive=True):
         if any(is_companion(part) and part not in parts[start:] for part in Path(name).parts[start:]):
