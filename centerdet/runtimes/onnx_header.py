@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read from its bytes alone: before any library opens it, and without one.
+"""What an ONNX file states of itself, read from its bytes alone: before any library opens it, and without one.
 
 `seal` and `read_fields` are inverse: JSON fields go into the file's metadata, and at its end a checksum of all bytes
 before it, so that a file that was cut off or damaged is refused. Nothing in an accepted file leads out of it: tensors
