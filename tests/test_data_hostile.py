@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_data_tools import TOOLS
 
 from centerdet.data.formats import find_splits, read_dataset
+from centerdet.data.shapes import write_shapes
 from centerdet.errors import CenterdetError
 
 scalars = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5)
@@ -82,3 +83,12 @@ def test_empty_files_and_images_that_are_none(tmp_path: Path, tool: str) -> None
         for path in [path for path in root.rglob("*") if path.suffix in suffixes]:
             path.write_bytes(b"")
         read(root)
+
+
+@pytest.mark.parametrize("length", [255, 5000, 100_000])
+def test_names_longer_than_a_file_system_allows_are_problems(tmp_path: Path, length: int) -> None:
+    write_shapes(tmp_path / "data", train=2, val=1, size=32)
+    file = tmp_path / "data" / "ImageSets" / "Main" / "train.txt"
+    file.write_text(file.read_text() + "9" * length + "\n")
+    with pytest.raises(CenterdetError, match="no annotation"):
+        read_dataset(tmp_path / "data", ["train"], notice=lambda text: None, strict=True)

@@ -1,6 +1,7 @@
 """From what a file states of images and objects to `Sample`s, with the same rules for every format."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
     try:
         if records and (options.need_images or size is None):
             size = read_size(path)
-        elif options.need_images and not path.is_file():
+        elif options.need_images and not os.path.isfile(path):
             raise MissingImageError(f"{path}: no such image")
     except ImageError as error:
         if isinstance(error, MissingImageError):

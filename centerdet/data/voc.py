@@ -4,6 +4,7 @@ The devkit has Annotations/, JPEGImages/ and ImageSets/Main/<split>.txt; exporte
 folder for each split, or other names: see `voc_layout`.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -100,7 +101,7 @@ def _read_items(
     for folder, file in lists:
         for where, stem in read_list(folder, file, report):
             path = folder.notes / f"{stem}.xml"
-            if not path.is_file():
+            if not os.path.isfile(path):
                 other = finder.find(f"{stem}.xml", [folder.notes], where) or finder.find(
                     str(Path(stem).with_suffix(".xml")), [folder.notes], where
                 )

@@ -1,5 +1,6 @@
 """Where a dataset in VOC layout has its XML files, images and lists of splits."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def read_list(folder: VocFolder, file: Path | None, report: Report) -> Iterator[
     empty = True
     lines = read_lines(file, lenient=True)
     of_class = all(
-        OF_CLASS.fullmatch(line) and not (folder.notes / f"{line}.xml").is_file() for line in lines[:9] if line
+        OF_CLASS.fullmatch(line) and not os.path.isfile(folder.notes / f"{line}.xml") for line in lines[:9] if line
     )
     for number, line in enumerate(lines, 1):
         stem, flag = match.groups() if of_class and (match := OF_CLASS.fullmatch(line)) else (line, "1")

@@ -112,7 +112,7 @@ def _find_folders(root: Path) -> dict[str, list[str]]:
             if (root / top / name).is_dir():
                 splits.setdefault(name, []).append(os.path.normpath(os.path.join(top, name)))
         for name in SPLITS:
-            if (root / top / f"{name}.txt").is_file():
+            if os.path.isfile(root / top / f"{name}.txt"):
                 splits.setdefault(name, []).append(os.path.normpath(os.path.join(top, f"{name}.txt")))
     lists = [name for name in ("images.txt",) if (root / name).is_file()]
     whole = lists or (["images"] if (root / "images").is_dir() else ["."])
