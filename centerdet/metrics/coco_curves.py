@@ -144,44 +144,45 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
     shape = len(rules.ranges), len(rules.limits), len(rules.thresholds), classes
     recall = np.full(shape, -1.0)
     precision, scores = (np.full((*shape, len(rules.recalls)), -1.0) for _ in range(2))
-    for a, m in np.ndindex(shape[:2]):
-        limit, last = rules.limits[m], rules.limits[m] == rules.limits[-1]
-        if not (full or last or a == 0):
-            continue
-        low, high = rules.ranges[a]
+    for a, (low, high) in enumerate(rules.ranges):
         inside = (low <= det_area) & (det_area <= high)
-        running = np.append(0, np.cumsum(inside if last else inside & (matched.in_cell < limit)))
         positive = np.bincount(arrays.gt_labels[matched.real[a]], minlength=classes)
         some = np.flatnonzero(positive)
         needed = _needed(positive, rules.recalls)
-        for numbers, matches in matched.parts:
-            correct, in_range = matched.real[a, matches.truth], inside[matches.rank]
-            counts = correct | in_range
-            if void is not None:
-                counts &= ~(correct & void[matches.truth])
-            if not last:
-                counts &= matched.in_cell[matches.rank] < limit
-            use = np.flatnonzero(counts)
-            rank, bits, correct = matches.rank[use], matches.bits[a, use], correct[use]
-            label = arrays.gt_labels[matches.truth[use]].astype(np.int64)
-            detected = running[rank + 1] - running[edges[label]]
-            change = correct.astype(np.int64) - in_range[use]
-            for bit, t in enumerate(numbers.tolist()):
-                won = np.flatnonzero((bits & (1 << bit)).astype(np.bool_))
-                hits = np.flatnonzero(correct[won])
-                true = won[hits]
-                starts = np.searchsorted(label[true], np.arange(classes + 1))
-                recall[a, m, t, some] = np.diff(starts)[some] / positive[some]
-                if not (full or last):
-                    continue
-                changes = np.append(0, np.cumsum(change[won]))
-                before = changes[np.searchsorted(rank[won], edges[:-1])]  # (C,) the changes in the classes before
-                total = detected[true] + changes[hits + 1] - before[label[true]]
-                number = np.arange(1, len(true) + 1) - starts[label[true]]
-                curve = _envelope(number / (total + np.spacing(1)), starts, needed)
-                precision[a, m, t, some] = curve[some]
-                if full:
-                    scores[a, m, t, some] = _scores(det_scores, rank[true], edges, starts, needed)[some]
+        for m in range(len(rules.limits)) if full else (len(rules.limits) - 1,):
+            limit, last = rules.limits[m], m == len(rules.limits) - 1
+            running = np.append(0, np.cumsum(inside if last else inside & (matched.in_cell < limit)))
+            for numbers, matches in matched.parts:
+                correct, in_range = matched.real[a, matches.truth], inside[matches.rank]
+                counts = correct | in_range
+                if void is not None:
+                    counts &= ~(correct & void[matches.truth])
+                if not last:
+                    counts &= matched.in_cell[matches.rank] < limit
+                use = np.flatnonzero(counts)
+                rank, bits, correct = matches.rank[use], matches.bits[a, use], correct[use]
+                label = arrays.gt_labels[matches.truth[use]].astype(np.int64)
+                detected = running[rank + 1] - running[edges[label]]
+                change = correct.astype(np.int64) - in_range[use]
+                for bit, t in enumerate(numbers.tolist()):
+                    won = np.flatnonzero((bits & (1 << bit)).astype(np.bool_))
+                    hits = np.flatnonzero(correct[won])
+                    true = won[hits]
+                    own = label[true]
+                    starts = np.searchsorted(own, np.arange(classes + 1))
+                    recall[a, m, t, some] = np.diff(starts)[some] / positive[some]
+                    if not full and a == 0:  # of the detections of a smaller limit, the same are true
+                        for k, smaller in enumerate(rules.limits[:-1]):
+                            hit = np.bincount(own[matched.in_cell[rank[true]] < smaller], minlength=classes)
+                            recall[a, k, t, some] = hit[some] / positive[some]
+                    changes = np.append(0, np.cumsum(change[won]))
+                    before = changes[np.searchsorted(rank[won], edges[:-1])]  # (C,) the changes in the classes before
+                    total = detected[true] + changes[hits + 1] - before[own]
+                    number = np.arange(1, len(true) + 1) - starts[own]
+                    curve = _envelope(number / (total + np.spacing(1)), starts, needed)
+                    precision[a, m, t, some] = curve[some]
+                    if full:
+                        scores[a, m, t, some] = _scores(det_scores, rank[true], edges, starts, needed)[some]
     by_recall = (2, 4, 3, 0, 1)
     turned = precision.transpose(by_recall), recall.transpose(2, 3, 0, 1), scores.transpose(by_recall)
     return Curves(*(map(np.ascontiguousarray, turned) if full else turned))
