@@ -173,22 +173,6 @@ ALLOWED = {
     path: {"found"} for path in ("centerdet/cli/predict.py", "centerdet/detector.py", "centerdet/sources/streams.py")
 }
 """Where one of them is the thing's name: a `Found` of the stream of sources."""
-REWORDING: set[str] = {
-    "centerdet/metrics/coco_matching.py",
-    "centerdet/metrics/diagnose.py",
-    "centerdet/metrics/protocols.py",
-    "centerdet/metrics/voc.py",
-    "centerdet/runtimes/onnx_header.py",
-    "centerdet/training/distributed.py",
-    "centerdet/training/loader.py",
-    "centerdet/training/loop.py",
-    "centerdet/training/tensorboard.py",
-    "docs/comparison.md",
-    "docs/study.md",
-    "docs/train.md",
-    "docs/tutorial.md",
-}
-"""Files that are still being reworded: a file whose words are right is taken off."""
 
 
 def find_banned(path: Path) -> list[str]:
@@ -204,15 +188,7 @@ def find_banned(path: Path) -> list[str]:
     return places
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path, id=name(path), marks=pytest.mark.xfail(name(path) in REWORDING, reason="old words", strict=False)
-        )
-        for path in [*PACKAGE, *SCRIPTS, *(path for path in TEXTS if path.suffix == ".md")]
-    ],
-)
+@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS, *(path for path in TEXTS if path.suffix == ".md")], ids=name)
 def test_words_are_those_of_the_field(path: Path) -> None:
     assert find_banned(path) == []
 

@@ -6,6 +6,7 @@ positives before each follow from a running count of the detections in the area 
 Shapes: D detections, G ground truths, C classes, M limits, T thresholds, R recalls, A area ranges.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -124,18 +125,6 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
 
     void (G,): ground truths that take detections without making them true. full: otherwise only precision at the
     largest limit, and recall there and, in the first range, at the others; the rest remains -1.
-
-    There are four index spaces, each a selection of the one before and all in score order: ranks 0 ... D - 1 of the
-    detections, class by class; `use`, the matches that an area range counts or ignores; `won`, those of `use` that
-    hold at a threshold; and `true`, the true positives among them.
-
-    Precision at a true positive is its number within the class, divided by the detections that count up to it. To
-    begin with, every detection in the area range counts, as a false positive; then matches correct the running count:
-        real ground truth, detection in the range: 0, as it counts already
-        real ground truth, detection outside:     +1, as it counts for its ground truth
-        ignored ground truth, detection in range: -1, as it counts no more
-    Take one class of 4 detections in the range, of which the second is matched to a crowd and the fourth to a real
-    object. Up to the fourth the running count is 4 and the correction -1 + 0, so its precision is 1 / 3.
     """
     arrays, classes = matched.arrays, matched.arrays.num_classes
     edges = np.append(0, np.cumsum(np.bincount(arrays.det_labels, minlength=classes)))  # (C + 1,) ranks
@@ -150,42 +139,65 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
         some = np.flatnonzero(positive)
         needed = _needed(positive, rules.recalls)
         for m in range(len(rules.limits)) if full else (len(rules.limits) - 1,):
-            limit, last = rules.limits[m], m == len(rules.limits) - 1
-            running = np.append(0, np.cumsum(inside if last else inside & (matched.in_cell < limit)))
-            for numbers, matches in matched.parts:
-                correct, in_range = matched.real[a, matches.truth], inside[matches.rank]
-                counts = correct | in_range
-                if void is not None:
-                    counts &= ~(correct & void[matches.truth])
-                if not last:
-                    counts &= matched.in_cell[matches.rank] < limit
-                use = np.flatnonzero(counts)
-                rank, bits, correct = matches.rank[use], matches.bits[a, use], correct[use]
-                label = arrays.gt_labels[matches.truth[use]].astype(np.int64)
-                detected = running[rank + 1] - running[edges[label]]
-                change = correct.astype(np.int64) - in_range[use]
-                for bit, t in enumerate(numbers.tolist()):
-                    won = np.flatnonzero((bits & (1 << bit)).astype(np.bool_))
-                    hits = np.flatnonzero(correct[won])
-                    true = won[hits]
-                    own = label[true]
-                    starts = np.searchsorted(own, np.arange(classes + 1))
-                    recall[a, m, t, some] = np.diff(starts)[some] / positive[some]
-                    if not full and a == 0:  # of the detections of a smaller limit, the same are true
-                        for k, smaller in enumerate(rules.limits[:-1]):
-                            hit = np.bincount(own[matched.in_cell[rank[true]] < smaller], minlength=classes)
-                            recall[a, k, t, some] = hit[some] / positive[some]
-                    changes = np.append(0, np.cumsum(change[won]))
-                    before = changes[np.searchsorted(rank[won], edges[:-1])]  # (C,) the changes in the classes before
-                    total = detected[true] + changes[hits + 1] - before[own]
-                    number = np.arange(1, len(true) + 1) - starts[own]
-                    curve = _envelope(number / (total + np.spacing(1)), starts, needed)
-                    precision[a, m, t, some] = curve[some]
-                    if full:
-                        scores[a, m, t, some] = _scores(det_scores, rank[true], edges, starts, needed)[some]
+            limit = None if m == len(rules.limits) - 1 else rules.limits[m]
+            for t, rank, label, total in _true_positives(matched, edges, a, inside, limit, void):
+                starts = np.searchsorted(label, np.arange(classes + 1))
+                recall[a, m, t, some] = np.diff(starts)[some] / positive[some]
+                if not full and a == 0:  # of the detections of a smaller limit, the same are true
+                    for k, smaller in enumerate(rules.limits[:-1]):
+                        counts = np.bincount(label[matched.in_cell[rank] < smaller], minlength=classes)
+                        recall[a, k, t, some] = counts[some] / positive[some]
+                number = np.arange(1, len(rank) + 1) - starts[label]
+                curve = _envelope(number / (total + np.spacing(1)), starts, needed)
+                precision[a, m, t, some] = curve[some]
+                if full:
+                    scores[a, m, t, some] = _scores(det_scores, rank, edges, starts, needed)[some]
     by_recall = (2, 4, 3, 0, 1)
     turned = precision.transpose(by_recall), recall.transpose(2, 3, 0, 1), scores.transpose(by_recall)
     return Curves(*(map(np.ascontiguousarray, turned) if full else turned))
+
+
+def _true_positives(
+    matched: Matched, edges: Ints, a: int, inside: Mask, limit: int | None, void: Mask | None
+) -> Iterator[tuple[int, Ints, Ints, Ints]]:
+    """(t, rank, label, total) for each threshold: the true positives, and the detections that count up to each.
+
+    edges (C + 1,): ranks at which the classes begin. a: the area range. inside (D,): detections in it, by rank.
+    limit: detections of a class in an image, where it is not the largest one.
+
+    There are four index spaces, each a selection of the one before and all in score order: ranks 0 ... D - 1 of the
+    detections, class by class; `use`, the matches that an area range counts or ignores; `won`, those of `use` that
+    hold at a threshold; and `true`, the true positives among them.
+
+    Precision at a true positive is its number within the class, divided by the detections that count up to it. To
+    begin with, every detection in the area range counts, as a false positive; then matches correct the running count:
+        real ground truth, detection in the range: 0, as it counts already
+        real ground truth, detection outside:     +1, as it counts for its ground truth
+        ignored ground truth, detection in range: -1, as it counts no more
+    Take one class of 4 detections in the range, of which the second is matched to a crowd and the fourth to a real
+    object. Up to the fourth the running count is 4 and the correction -1 + 0, so its precision is 1 / 3.
+    """
+    arrays = matched.arrays
+    running = np.append(0, np.cumsum(inside if limit is None else inside & (matched.in_cell < limit)))
+    for numbers, matches in matched.parts:
+        correct, in_range = matched.real[a, matches.truth], inside[matches.rank]
+        counts = correct | in_range
+        if void is not None:
+            counts &= ~(correct & void[matches.truth])
+        if limit is not None:
+            counts &= matched.in_cell[matches.rank] < limit
+        use = np.flatnonzero(counts)
+        rank, bits, correct = matches.rank[use], matches.bits[a, use], correct[use]
+        label = arrays.gt_labels[matches.truth[use]].astype(np.int64)
+        detected = running[rank + 1] - running[edges[label]]
+        change = correct.astype(np.int64) - in_range[use]
+        for bit, t in enumerate(numbers.tolist()):
+            won = np.flatnonzero((bits & (1 << bit)).astype(np.bool_))
+            positive = np.flatnonzero(correct[won])
+            true = won[positive]
+            changes = np.append(0, np.cumsum(change[won]))
+            before = changes[np.searchsorted(rank[won], edges[:-1])]  # (C,) the changes in the classes before
+            yield t, rank[true], label[true], detected[true] + changes[positive + 1] - before[label[true]]
 
 
 def _needed(positive: Ints, recalls: Floats) -> Ints:

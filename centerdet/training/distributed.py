@@ -87,14 +87,14 @@ def process_group(device: str) -> Iterator[tuple[Group, torch.device]]:
         return
     if not distributed.is_available():
         raise ConfigError("torchrun: this build of PyTorch has no torch.distributed")
-    found = find_device(device)
-    if found.type == "cuda":
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
-        torch.cuda.set_device(found)
+    chosen = find_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        torch.cuda.set_device(chosen)
     # Gathering uses CPU tensors, gradients the device's tensors.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo", timeout=TIMEOUT)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Group(rank, world_size), found
+        yield Group(rank, world_size), chosen
     finally:
         distributed.destroy_process_group()
 

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..codec import Targets
 from ..data.formats import keep_classes, read_dataset
+from ..data.records import PLAIN, ReadOptions
 from ..data.sample import Dataset
 from ..detector import Detector
 from ..errors import CenterdetError, ConfigError
@@ -51,6 +52,7 @@ def train(
     resume: bool = False,
     accept_changes: bool = False,
     strict: bool = False,
+    options: ReadOptions = PLAIN,
     progress: Callable[[Progress], None] | None = None,
     reading: Callable[[int, int], object] | None = None,
     notice: Callable[[str], object] = warnings.warn,
@@ -66,6 +68,7 @@ def train(
         resume: continue from the newest complete checkpoint; an error if there is none.
         accept_changes: continue even if images, objects or classes have changed since the run was started.
         strict: raise an error for data that would otherwise be repaired or left out.
+        options: of the readers; images that a list repeats are drawn more often, and are an error in the validation.
         progress: called every ten steps and after each validation.
         reading: called with the number of images in memory and the number of all images.
         notice: called with each message for the user.
@@ -78,8 +81,10 @@ def train(
         with training_process(config.seed, config.threads), process_group(config.device) as (group, device):
             if group.rank > 0:  # the first process reports for all
                 progress = reading = None
-                notice = _ignore
-            return _train(config, group, device, network, resume, accept_changes, strict, progress, reading, notice)
+                notice, options = _ignore, replace(options, progress=iter)
+            return _train(
+                config, group, device, network, resume, accept_changes, strict, options, progress, reading, notice
+            )
     except torch.OutOfMemoryError as error:
         raise CenterdetError(
             f"batch {config.batch} of {max(config.sizes)} px does not fit in the GPU's memory: lower batch, sizes or "
@@ -103,6 +108,7 @@ def _train(
     resume: bool,
     accept_changes: bool,
     strict: bool,
+    options: ReadOptions,
     progress: Callable[[Progress], None] | None,
     reading: Callable[[int, int], object] | None,
     notice: Callable[[str], object],
@@ -113,9 +119,9 @@ def _train(
     # Quick checks come first: annotations, then the network, then the images.
     mixture = read_mixture(
         config.data, config.train, config.names, shares=config.shares, balance=config.balance,
-        notice=notice, strict=strict,
+        notice=notice, strict=strict, options=options,
     )  # fmt: skip
-    val = _validation_set(config, mixture, notice, strict)
+    val = _validation_set(config, mixture, notice, strict, options)
     if len(mixture.samples) < batch_size:
         count = len(mixture.samples)
         notice(f"batch: {batch_size} images a step, but the data has {count}: each is drawn several times")
@@ -226,9 +232,9 @@ def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interru
     evaluation = evaluate(detector, part, progress=interrupt.announce)
     if group.world_size == 1:
         return evaluation
-    found = evaluation.results
-    images = found.images * group.world_size + group.rank
-    parts = group.gather([torch.from_numpy(row) for row in (images, found.boxes, found.scores, found.labels)])
+    results = evaluation.results
+    images = results.images * group.world_size + group.rank
+    parts = group.gather([torch.from_numpy(row) for row in (images, results.boxes, results.scores, results.labels)])
     images, boxes, scores, labels = (torch.cat(rows).numpy() for rows in zip(*parts, strict=True))
     order = np.argsort(images, kind="stable")
     return evaluate_detections(Results(boxes[order], scores[order], labels[order], images[order]), val)
@@ -246,14 +252,14 @@ def training_images(
 
 
 def _validation_set(
-    config: TrainConfig, mixture: Mixture, notice: Callable[[str], object], strict: bool
+    config: TrainConfig, mixture: Mixture, notice: Callable[[str], object], strict: bool, options: ReadOptions
 ) -> Dataset | None:
     """The validation splits of the first dataset, with the trained classes."""
     if not config.val:
         return None
     path, _ = parse_source(config.data[0], config.train)
     names = None if config.names else mixture.names
-    dataset = read_dataset(path, config.val, names=names, notice=notice, strict=strict)
+    dataset = read_dataset(path, config.val, names=names, notice=notice, strict=strict, options=options)
     [kept] = keep_classes([dataset], mixture.names)
     return kept
 

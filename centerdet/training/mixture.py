@@ -6,22 +6,20 @@ background. This is similar to the federated loss of LVIS (Gupta et al. 2019).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.formats import keep_classes, read_dataset
-from ..data.records import ReadOptions
+from ..data.records import PLAIN, ReadOptions
 from ..data.sample import Dataset, Sample
 from ..errors import ConfigError
 from ..text import plural
 from .config import PRESETS
 
 __all__ = ["Mixture", "choose_preset", "mix", "parse_source", "read_mixture"]
-
-AGAIN = ReadOptions(repeats="keep")  # an image that a list repeats is drawn more often
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +54,19 @@ def read_mixture(
     balance: float = 0.0,
     notice: Callable[[str], object],
     strict: bool = False,
+    options: ReadOptions = PLAIN,
 ) -> Mixture:
     """Read datasets, each PATH or PATH=SPLIT,SPLIT, and `mix` them.
 
     notice: called with each message for the user. strict: raise an error for data that would otherwise be repaired or
-    left out.
+    left out. options: of the readers, but that an image that a list repeats is drawn more often.
     """
+    options = replace(options, repeats="keep")
     parsed = [parse_source(source, splits) for source in sources]
     places = [(Path(path).resolve(), split) for path, chosen in parsed for split in chosen]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"data: expected each dataset and split once, got {twice[0]} ({twice[1]}) twice")
-    datasets = [read_dataset(path, chosen, notice=notice, strict=strict, options=AGAIN) for path, chosen in parsed]
+    datasets = [read_dataset(path, chosen, notice=notice, strict=strict, options=options) for path, chosen in parsed]
     for path, dataset in zip(sources, datasets, strict=True):
         if not len(dataset):
             raise ConfigError(f"data: expected at least one image, got none in {path}")
@@ -127,7 +127,9 @@ def mix(
     return Mixture(kept, samples, names, labeled, weights / weights.sum())
 
 
-def choose_preset(sources: Sequence[str], splits: Sequence[str]) -> str:
-    """The preset whose number of images is nearest to that of these datasets."""
-    count = sum(len(read_dataset(*parse_source(source, splits))) for source in sources)
+def choose_preset(sources: Sequence[str], splits: Sequence[str], options: ReadOptions = PLAIN) -> str:
+    """The preset whose number of images is nearest to that of these datasets, read without messages."""
+    options = replace(options, repeats="keep")
+    parsed = (parse_source(source, splits) for source in sources)
+    count = sum(len(read_dataset(*one, notice=lambda _: None, options=options)) for one in parsed)
     return min(PRESETS, key=lambda name: abs(math.log(max(1, count) / PRESETS[name][0])))

@@ -55,13 +55,13 @@ def write_tensorboard(writer: "SummaryWriter", now: Progress) -> None:
 def _add_curve(writer: "SummaryWriter", validation: Evaluation, label: int, step: int) -> None:
     """The evaluation's curve, which has a point per true positive, at TensorBoard's score thresholds."""
     curve, positives = validation.voc.curve(label), int(validation.voc.num_positive[label])
-    found = np.searchsorted(-curve.scores, -THRESHOLDS, side="right")  # true positives at or above each threshold
-    precision = np.append(1.0, curve.precision)[found]
-    wrong = found / precision - found
-    nothing = np.zeros(len(found))  # a detector has no true negatives
+    true = np.searchsorted(-curve.scores, -THRESHOLDS, side="right")  # true positives at or above each threshold
+    precision = np.append(1.0, curve.precision)[true]
+    wrong = true / precision - true
+    nothing = np.zeros(len(true))  # a detector has no true negatives
     writer.add_pr_curve_raw(
         f"precision and recall/{validation.names[label]}",
-        found, wrong, nothing, positives - found, precision, found / positives, step, len(THRESHOLDS),
+        true, wrong, nothing, positives - true, precision, true / positives, step, len(THRESHOLDS),
     )  # fmt: skip
 
 
