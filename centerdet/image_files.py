@@ -29,7 +29,7 @@ def open_heif(file: BinaryIO, where: str) -> Image.Image | None:
     try:
         heif = import_module("pillow_heif")
     except ImportError:
-        raise ImageError(f"{where}: HEIC images need pillow-heif: pip install pillow-heif") from None
+        raise ImageError(f"{where}: HEIC images need pillow-heif: pip install 'centerdet[heif]'") from None
     file.seek(0)
     try:
         return cast(Image.Image, heif.HeifImageFile(file, ""))

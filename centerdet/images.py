@@ -5,7 +5,6 @@ Images are RGB uint8 (H, W, 3), upright (EXIF orientation applied); sizes are (h
 """
 
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias
@@ -17,8 +16,19 @@ from PIL import Image
 
 from .errors import ConfigError, ImageError, MissingImageError
 from .image_files import drop_texts, open_heif
+from .orientation import read_orientation, turn_pixels
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Geometry", "Source", "load", "read_size", "read_stream", "resize"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "Geometry",
+    "Source",
+    "load",
+    "read_header",
+    "read_size",
+    "read_stream",
+    "resize",
+]
 
 MAX_PIXELS = 100_000_000
 
@@ -32,8 +42,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "HEIF")
 
 MAX_STREAM = 1_000_000_000
 """Bytes that are read of a pipe."""
-
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 class _Tensor(Protocol):
@@ -85,6 +93,11 @@ def read_stream(file: BinaryIO, where: str) -> bytes:
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image file as `load` returns it, from its header."""
+    return read_header(path)[0]
+
+
+def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """(height, width) of an image file as `load` returns it, and the EXIF orientation, 1 to 8, that it is turned by."""
     with _open_file(path) as file:
         image = _open_header(file, str(path))
         width, height = image.size
@@ -94,9 +107,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
             file.seek(0)
             content = file.read()
             if not any(word in content for word in (b"eXIf", b"Raw profile type", b"com.adobe.xmp")):
-                return height, width
+                return (height, width), 1
             image = _open_header(drop_texts(content) or io.BytesIO(content), str(path))
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        orientation = read_orientation(image)
+        return ((width, height) if orientation >= 5 else (height, width)), orientation
 
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -211,7 +225,7 @@ def _decode(image: Image.Image, where: str) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # decoders raise anything on broken files
         raise ImageError(f"{where}: broken or truncated image: {error}") from error
-    return np.ascontiguousarray(_turn(pixels, _orientation(image)))
+    return np.ascontiguousarray(turn_pixels(pixels, read_orientation(image)))
 
 
 def _to_rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
@@ -229,26 +243,6 @@ def _over_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     alpha = pixels[..., 3:].astype(np.uint16)
     blended = pixels[..., :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255
     return ((blended + 127) // 255).astype(np.uint8)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the EXIF data is missing or broken."""
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Stored pixels to upright ones; EXIF's orientation names the sides of row 0 and column 0."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
 
 
 def _from_tensor(tensor: Any, color: str, max_pixels: int) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from centerdet.data.sample import Dataset
 from centerdet.data.voc import write_voc
 from centerdet.data.yolo import read_yolo
 from centerdet.errors import CenterdetError, DataError
+from centerdet.images import load
 from centerdet.inspection.check import check
 
 SIZE = "<size><width>60</width><height>40</height></size>"
@@ -226,15 +227,28 @@ def test_a_size_that_the_image_contradicts_is_refused_or_explained(
     assert [problem.kind for problem in problems] == ["transposed size" if size == (40, 60) else "wrong size"]
 
 
-def test_an_image_that_exif_turns_is_refused_with_both_sizes(tmp_path: Path) -> None:
-    voc(tmp_path, "")
-    path = tmp_path / "JPEGImages" / "b.jpg"
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("orientation", range(5, 9))
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_boxes_of_images_that_were_labeled_without_their_exif_rotation(
+    tmp_path: Path, form: str, orientation: int, scale: int
+) -> None:
+    voc(tmp_path, "") if form == "voc" else coco(tmp_path, lambda content: None)
+    [path] = tmp_path.rglob("b.jpg")
+    pixels = np.zeros((40 * scale, 60 * scale), np.uint8)
+    pixels[5 * scale : 25 * scale, 10 * scale : 30 * scale] = 255  # the box as it is labeled
     exif = Image.Exif()
-    exif[274] = 6
-    with Image.open(path) as opened:
-        opened.copy().save(path, exif=exif)
-    with pytest.raises(DataError, match=r"states 60 x 40 px, the upright image has 40 x 60: .* EXIF rotation"):
+    exif[274] = orientation
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    upright = f"states 60 x 40 px, the upright image has {40 * scale} x {60 * scale}: .* EXIF rotation, pass rescale"
+    with pytest.raises(DataError, match=upright):
         read_dataset(tmp_path, "all")
+    notices: list[str] = []
+    data = read_dataset(tmp_path, "all", notice=notices.append, options=ReadOptions(rescale=True))
+    rows, columns = np.nonzero(load(path)[..., 0] > 127)
+    assert data.samples[1].boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    assert data.samples[1].size == (60 * scale, 40 * scale)
+    assert len(notices) == 1 and notices[0].startswith("rescaled boxes: 1 repaired")
 
 
 def test_a_line_that_is_repeated(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_heic_leads_to_pillow_heif(brand: bytes, other: bytes, tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
         for read in (load, read_size):
-            with pytest.raises(ImageError, match=r"phone\.HEIC: .*pip install pillow-heif"):
+            with pytest.raises(ImageError, match=r"phone\.HEIC: .*pip install 'centerdet\[heif\]'"):
                 read(path)
     pytest.importorskip("pillow_heif")
     for read in (load, read_size):

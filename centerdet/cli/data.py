@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,13 @@ from rich.progress import track
 from ..data.download import download_voc
 from ..data.formats import Format, keep_classes, read_dataset, rename_classes, write_dataset
 from ..data.formats import convert as convert_data
-from ..data.records import Item, ReadOptions
+from ..data.records import ReadOptions
 from ..data.split import split as split_data
 from ..errors import ConfigError
 from ..files import new_folder
 from ..text import plural
 from ..training.config import TrainConfig
-from .options import in_a_folder
+from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
 from .show import console, errors
 
 __all__ = ["check", "convert", "download", "split"]
@@ -30,9 +30,6 @@ Names = Annotated[list[str] | None, typer.Option(help="class to keep, in this or
 Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW name of a class; equal names are joined (repeatable)")]
 To = Annotated[Format, typer.Option(help="format to write")]
 Link = Annotated[bool, typer.Option("--link", help="hard-link images instead of copying")]
-Strict = Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired, left out or noted")]
-Rescale = Annotated[bool, typer.Option("--rescale", help="scale the boxes of images that were resized after labeling")]
-Outside = Annotated[bool, typer.Option("--allow-outside", help="read files that the dataset names outside its folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the numbers of what was written as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print only errors")]
 
@@ -53,6 +50,7 @@ def check(
     ] = None,
     size: Annotated[int, typer.Option(help="input size of ceiling and sheet, px")] = TrainConfig.sizes[-1],
     stride: Annotated[int, typer.Option(help="px between the cells of the output grid")] = TrainConfig.stride,
+    rescale: Rescale = False,
     allow_outside: Outside = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print problems only, no progress and no statistics")] = False,
@@ -79,7 +77,7 @@ def check(
     hidden = quiet or as_json or not errors.is_terminal
     follow = partial(track, console=errors, disable=hidden)
     splits = {one: [one] for one in split} if split else None
-    options = ReadOptions(allow_outside=allow_outside)
+    options = ReadOptions(rescale=rescale, allow_outside=allow_outside, progress=follow_reading(hidden))
     report = check_data(data, splits, names=names, progress=partial(follow, description="check"), options=options)
     ceilings = {
         one: measure_ceiling(samples, size=size, stride=stride, progress=partial(follow, description="ceiling"))
@@ -124,7 +122,7 @@ def convert(
     written = convert_data(
         data, out, to, splits, names=names, rename=dict(_pairs(rename or [], "--rename", "OLD=NEW")),
         placing="link" if link else "copy", notice=_warn, strict=strict,
-        options=ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=_follow_reading(quiet)),
+        options=ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=follow_reading(quiet)),
     )  # fmt: skip
     _show(written, as_json, quiet)
 
@@ -156,7 +154,7 @@ def split(
     if min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise typer.BadParameter(f"--part: expected shares above 0 that sum to 1, got {' and '.join(part)}")
     new_names = dict(_pairs(rename or [], "--rename", "OLD=NEW"))
-    options = ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=_follow_reading(quiet))
+    options = ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=follow_reading(quiet))
     dataset = read_dataset(data, source, notice=_warn, strict=strict, options=options)
     [dataset] = keep_classes(rename_classes([dataset], new_names), names or ())
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
@@ -184,10 +182,6 @@ def _describe_ceiling(ceiling: Mapping[str, Any]) -> str:
         f"ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of {objects} {shared} in "
         f"another's cell, {ceiling['lost']} lost"
     )
-
-
-def _follow_reading(quiet: bool) -> Callable[[Iterable[Item]], Iterable[Item]]:
-    return partial(track, description="read", console=errors, disable=quiet or not errors.is_terminal)
 
 
 def _warn(text: str) -> None:

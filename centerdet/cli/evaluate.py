@@ -21,7 +21,7 @@ from ..evaluation.files import is_results, read_results, write_results
 from ..files import write_atomic
 from ..metrics.statistics import Bootstrap, Comparison, Difference
 from ..text import format_percent, format_table, plural
-from .options import Device, Overlap, Tile, in_a_folder, tiling
+from .options import Device, Outside, Overlap, Rescale, Strict, Tile, follow_reading, in_a_folder, tiling
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
@@ -48,12 +48,10 @@ def evaluate(
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="explain why VOC and COCO AP differ")] = False,
     json_file: Annotated[
-        str,
-        typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder),
+        str, typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder)
     ] = "",
     csv_file: Annotated[
-        Path | None,
-        typer.Option("--csv", help="write the AP per class as CSV", callback=in_a_folder, dir_okay=False),
+        Path | None, typer.Option("--csv", help="write the AP per class as CSV", callback=in_a_folder, dir_okay=False)
     ] = None,
     save_detections: Annotated[
         Path | None,
@@ -69,7 +67,9 @@ def evaluate(
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
-    strict: Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired or left out")] = False,
+    strict: Strict = False,
+    rescale: Rescale = False,
+    allow_outside: Outside = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
     """Print AP per class and its mean by both VOC protocols."""
@@ -84,7 +84,8 @@ def evaluate(
         notes(replace(problem, what=problem.what + known))
 
     notes = Notes(strict)
-    options = ReadOptions(clip=False, need_images=any(not isinstance(source, Path) for source in sources))
+    need_images = any(not isinstance(source, Path) for source in sources)
+    options = ReadOptions("refuse", False, rescale, allow_outside, need_images, follow_reading(quiet))
     dataset = read_dataset(data, splits, names=names, report=report, options=options)
     notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
     for line in notes.lines():
@@ -268,8 +269,7 @@ def _show_steps(result: Evaluation) -> None:
 
 def _show_comparison(result: Evaluation, other: Evaluation, first: str, second: str) -> None:
     comparison = result.compare(other)
-    rows = []
-    columns = ("first", "second", "difference", "low", "high")
+    rows, columns = [], ("first", "second", "difference", "low", "high")
     lines: list[tuple[str, Difference, int | tuple[()]]] = [
         *((name, comparison.ap, number) for number, name in enumerate(result.names)),
         ("mean voc-area", comparison.mean_ap, ()),

@@ -1,11 +1,38 @@
 """Options that several commands have."""
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-__all__ = ["Device", "Overlap", "Tile", "in_a_folder", "tiling"]
+from ..data.records import Item
+from .show import bar
+
+__all__ = [
+    "Device",
+    "Outside",
+    "Overlap",
+    "Rescale",
+    "Strict",
+    "Tile",
+    "follow_reading",
+    "in_a_folder",
+    "read_score",
+    "tiling",
+]
+
+
+def _read_score(text: str) -> float | str:
+    """`Detector.predict`'s score_threshold: a number, or a name, which the detector checks."""
+    try:
+        score = float(text)
+    except ValueError:
+        return text
+    if not 0 <= score <= 1:
+        raise typer.BadParameter(f"{text} is not from 0 to 1")
+    return score
+
 
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where it is available")]
 Tile = Annotated[
@@ -14,6 +41,18 @@ Tile = Annotated[
 Overlap = Annotated[
     float | None, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too; 0.2 if left out")
 ]
+Score = Annotated[
+    Any,
+    typer.Option(
+        "--score-threshold", "--score", parser=_read_score, metavar="SCORE",
+        help="leave out what scores lower: 0 to 1; of calibrated weights also 'best' (F1) or 'precision:0.9'",
+    ),
+]  # fmt: skip
+Strict = Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired, left out or noted")]
+Rescale = Annotated[
+    bool, typer.Option("--rescale", help="fit the boxes of images that were resized or rotated after labeling")
+]
+Outside = Annotated[bool, typer.Option("--allow-outside", help="read files that the dataset names outside its folder")]
 File = TypeVar("File", Path | None, str)
 
 
@@ -36,3 +75,15 @@ def tiling(tile: int | None, overlap: float | None) -> dict[str, Any]:
     if overlap is not None and tile is None:
         raise typer.BadParameter("--overlap: needs --tile")
     return {"tile": tile} if overlap is None else {"tile": tile, "overlap": overlap}
+
+
+def follow_reading(quiet: bool) -> Callable[[Iterable[Item]], Iterable[Item]]:
+    """`ReadOptions.progress` that counts the images whose annotations are read, if stderr is a terminal."""
+
+    def follow(items: Iterable[Item]) -> Iterator[Item]:
+        with bar("images: reading annotations", None, quiet, text=True) as (progress, task):
+            for item in items:
+                progress.advance(task)
+                yield item
+
+    return follow

@@ -22,7 +22,9 @@ def escape_unencodable() -> None:
 
 
 @contextmanager
-def bar(description: str, total: int, quiet: bool = False, *, text: bool = False) -> Iterator[tuple[Progress, TaskID]]:
+def bar(
+    description: str, total: int | None, quiet: bool = False, *, text: bool = False
+) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on stderr if that is a terminal: rich's `Progress` and the id of its one task.
 
     text: only the count and the description, so that a long description fits into 80 columns.

@@ -4,7 +4,8 @@ import inspect
 import json
 import shlex
 import sys
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from types import GenericAlias
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import typer
 
+from ..data.records import PLAIN, Item, ReadOptions
 from ..errors import ConfigError
 from ..files import write_atomic
 from ..training.config import PRESETS, TrainConfig
-from .options import in_a_folder
+from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
 from .show import bar, console, errors
 
 if TYPE_CHECKING:
@@ -46,9 +48,9 @@ def train(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="resume although images or labels have changed since")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="treat what a reader would repair or leave out as an error")
-    ] = False,
+    strict: Strict = False,
+    rescale: Rescale = False,
+    allow_outside: Outside = False,
     json_file: Annotated[
         str,
         typer.Option(
@@ -64,18 +66,19 @@ def train(
     training, and exits with 130; a second Ctrl-C stops at once.
     """
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name).name != "DEFAULT"}  # type: ignore[union-attr]
+    reading = ReadOptions(rescale=rescale, allow_outside=allow_outside)
     try:
         if preset == "auto":
             from ..training.mixture import choose_preset
 
             config = TrainConfig.of(**given)
-            preset = choose_preset(config.data, config.train)  # type: ignore[assignment]
+            preset = choose_preset(config.data, config.train, replace(reading, progress=follow_reading(quiet)))  # type: ignore[assignment]
             if not quiet:
                 errors.print(f"preset: {preset}")
         config = TrainConfig.of(preset=preset, **given)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
-    follow(config, resume=resume, accept_changes=accept_changes, strict=strict, quiet=quiet)
+    follow(config, resume=resume, accept_changes=accept_changes, strict=strict, reading=reading, quiet=quiet)
     made = [path for name in ("final", "best") if (path := Path(config.out, f"{name}.safetensors")).is_file()]
     text = json.dumps({path.stem: _describe(path) for path in made}, indent=1)
     if json_file not in ("", "-"):
@@ -96,12 +99,13 @@ def follow(
     resume: bool = False,
     accept_changes: bool = False,
     strict: bool = False,
+    reading: ReadOptions = PLAIN,
     quiet: bool = False,
 ) -> None:
     """Train with a progress line on a terminal; elsewhere print a line every 50 steps. Ctrl-C raises `typer.Exit`."""
     from ..training.loop import train as run
 
-    with bar("reading images", 1, quiet, text=True) as (progress, task):
+    with bar("reading images", None, quiet, text=True) as (progress, task):
 
         def show(now: "Progress") -> None:
             text = (
@@ -118,13 +122,19 @@ def follow(
         def notice(text: str) -> None:
             errors.print(f"warning: {text}", markup=False, soft_wrap=True)
 
-        def reading(done: int, total: int) -> None:
+        def follow_annotations(items: Iterable[Item]) -> Iterator[Item]:
+            for number, item in enumerate(items, 1):
+                progress.update(task, completed=number)
+                yield item
+
+        def decoding(done: int, total: int) -> None:
             progress.update(task, total=total, completed=done)
 
         try:
             run(
                 config, resume=resume, accept_changes=accept_changes, strict=strict,
-                progress=show, reading=reading, notice=notice,
+                options=replace(reading, progress=follow_annotations),
+                progress=show, reading=decoding, notice=notice,
             )  # fmt: skip
         except KeyboardInterrupt:
             progress.stop()

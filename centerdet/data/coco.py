@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DataError, MissingDataError
 from ..text import as_tuple
-from .coco_records import Id, as_id, list_records, name_of, read_object, to_size
+from .coco_records import Id, as_id, list_records, name_of, read_object, shorten, to_size
 from .files import Finder, leads_out, load_json
 from .problems import Problem, Report, fail
 from .records import PLAIN, Item, ReadOptions, Record, Unreadable, assemble, report_similar
@@ -130,8 +130,8 @@ def _find_file(root: Path, split: str) -> Path:
     return path
 
 
-def _load(file: Path) -> Mapping[str, Any]:
-    content = load_json(file)
+def _load(file: Path) -> dict[str, Any]:
+    content = load_json(file, shorten)
     if not isinstance(content, dict):
         got = type(content).__name__
         raise AnnotationError(f"{file}: expected an object with images, annotations and categories, got {got}")
@@ -141,8 +141,8 @@ def _load(file: Path) -> Mapping[str, Any]:
 def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> dict[Id, str]:
     categories: dict[Id, str] = {}
     parents: dict[Id, object] = {}
-    for where, record in list_records(file, content, "categories", ["id"], report):
-        name = record.get("name")
+    for place, record in list_records(file, content, "categories", ["id"], report):
+        where, name = f"{file}: categories[{place}]", record.get("name")
         if not isinstance(name, str):
             got = f"got {name!r:.50}" if "name" in record else "the key is missing"
             report(Problem("broken annotation", f"{where}.name", f"expected text, {got}"))
@@ -165,12 +165,13 @@ def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> 
 
 
 def _read_items(
-    file: Path, content: Mapping[str, Any], categories: Mapping[Id, str], finder: Finder, folders: Sequence[Path],
+    file: Path, content: dict[str, Any], categories: Mapping[Id, str], finder: Finder, folders: Sequence[Path],
     options: ReadOptions, report: Report,
 ) -> Iterator[Item]:  # fmt: skip
-    """Each image of a file with its objects."""
+    """Each image of a file with its objects, whose records are dropped from `content` once they are read."""
     images: dict[Id, dict[str, Any]] = {}
-    for where, record in list_records(file, content, "images", ["id"], report):
+    for place, record in list_records(file, content, "images", ["id"], report):
+        where = f"{file}: images[{place}]"
         if record["id"] in images:
             report(Problem("duplicate id", f"{where}.id", f"{record['id']!r} is another image's"))
         elif not isinstance(name := name_of(record), str):
@@ -178,43 +179,52 @@ def _read_items(
             report(Problem("broken annotation", f"{where}.file_name", f"expected text, {got}"))
         else:
             images[record["id"]] = record
+    del content["images"]
     if not images:
         report(Problem("empty split", str(file), "images: the split has no image"))
-    objects = _read_objects(file, content, images.keys(), categories, report)
-    for number, image in images.items():
+    places = _find_objects(file, content, images.keys(), categories, report)
+    rows = content["annotations"]
+    for number in places:
+        image = images.pop(number)
         where, name = f"{file}: image {number!r}", name_of(image)
+        objects: list[Record] = []
+        for place in places[number]:
+            row, rows[place] = rows[place], None
+            row_where = f"{file}: annotations[{place}]"
+            try:
+                one = read_object(row, row_where, categories[row["category_id"]], report)
+            except Unreadable as error:
+                report(Problem("broken annotation", row_where, str(error)))
+            else:
+                objects += [one] if one is not None else []
         path = finder.find(name, folders, where) if options.need_images else None
         if path is None and options.need_images and ".." in name.replace("\\", "/").split("/"):
             report(Problem("refused path", where, f"{name!r} leads out of the folder", "left out"))
             continue
-        yield Item(where, path or folders[0] / name, to_size(image), objects[number])
+        yield Item(where, path or folders[0] / name, to_size(image), objects)
 
 
-def _read_objects(
+def _find_objects(
     file: Path,
     content: Mapping[str, Any],
     images: Collection[Id],
     categories: Mapping[Id, str],
     report: Report,
-) -> dict[Id, list[Record]]:
-    """Image id -> its objects."""
-    objects: dict[Id, list[Record]] = {number: [] for number in images}
+) -> dict[Id, list[int]]:
+    """Image id -> the places of its annotations in their list."""
+    rows, places = f"{file}: annotations", {number: list[int]() for number in images}
     seen: set[object] = set()
-    for where, record in list_records(file, content, "annotations", ["image_id", "category_id"], report):
-        number = record.get("id")
+    for place, record in list_records(file, content, "annotations", ["image_id", "category_id"], report):
+        number, image, category = record.get("id"), record["image_id"], record["category_id"]
         if isinstance(number, int | str):
             if number in seen:
-                report(Problem("duplicate id", f"{where}.id", f"{number!r} is another annotation's", "repaired"))
+                what = f"{number!r} is another annotation's"
+                report(Problem("duplicate id", f"{rows}[{place}].id", what, "repaired"))
             seen.add(number)
-        if record["image_id"] not in objects:
-            report(Problem("unlisted image", f"{where}.image_id", f"no image has the id {record['image_id']!r}"))
-        elif record["category_id"] not in categories:
-            report(Problem("dangling id", f"{where}.category_id", f"no category has the id {record['category_id']!r}"))
+        if image not in places:
+            report(Problem("unlisted image", f"{rows}[{place}].image_id", f"no image has the id {image!r}"))
+        elif category not in categories:
+            report(Problem("dangling id", f"{rows}[{place}].category_id", f"no category has the id {category!r}"))
         else:
-            try:
-                one = read_object(record, where, categories[record["category_id"]], report)
-            except Unreadable as error:
-                report(Problem("broken annotation", where, str(error)))
-            else:
-                objects[record["image_id"]] += [one] if one is not None else []
-    return objects
+            places[image].append(place)
+    return places

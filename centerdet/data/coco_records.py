@@ -11,12 +11,31 @@ from ..errors import AnnotationError
 from .problems import Problem, Report
 from .records import Record, to_flag, to_number
 
-__all__ = ["Id", "as_id", "list_records", "name_of", "read_object", "to_size"]
+__all__ = ["Id", "as_id", "list_records", "name_of", "read_object", "shorten", "to_size"]
 
 Id = int | str
 
 LOST = {"keypoints": "keypoints", "caption": "captions"}
 """Keys of annotations that samples do not hold, and what they are called where they are counted."""
+
+LONG = ("segmentation", *LOST)
+
+KEPT = {
+    "bbox": ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult", *LONG),
+    "file_name": ("id", "file_name", "width", "height"),
+}
+"""A key that images or annotations have -> the keys of them that are read where it is present."""
+
+
+def shorten(record: dict[str, Any]) -> dict[str, Any]:
+    """An image's or annotation's record without what is not read of it, so that large files fit in memory.
+
+    Of masks and keypoints, which are most of such a file, remains whether there are any.
+    """
+    for key, kept in KEPT.items():
+        if record.get(key) and "id" in record and "annotations" not in record:
+            return {one: bool(record[one]) if one in LONG else record[one] for one in kept if one in record}
+    return record
 
 
 def as_id(value: object) -> Id | None:
@@ -30,21 +49,22 @@ def as_id(value: object) -> Id | None:
 
 def list_records(
     file: Path, content: Mapping[str, Any], section: str, ids: Sequence[str], report: Report
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, record) of each record of a section; the ids that it must have are as `as_id` makes them."""
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place, record) of each record of a section's list; its ids there become those that `as_id` makes of them."""
     records = content.get(section)
     if not isinstance(records, list):
         got = f"got {type(records).__name__}" if section in content else "the key is missing"
         raise AnnotationError(f"{file}: {section}: expected a list, {got}")
     for number, record in enumerate(records):
-        where = f"{file}: {section}[{number}]"
         if not isinstance(record, dict):
-            report(Problem("broken annotation", where, f"expected an object, got {record!r:.50}"))
+            what = f"expected an object, got {record!r:.50}"
+            report(Problem("broken annotation", f"{file}: {section}[{number}]", what))
             continue
         changed = {}
         for key in ids:
             value = record.get(key)
             if type(value) is not int:
+                where = f"{file}: {section}[{number}]"
                 changed[key] = as_id(value)
                 if changed[key] is None:
                     got = f"got {value!r:.50}" if key in record else "the key is missing"
@@ -52,7 +72,8 @@ def list_records(
                 elif type(changed[key]) is not type(value):
                     report(Problem("odd value", f"{where}.{key}", f"{value!r:.50} is read as {changed[key]}"))
         if None not in changed.values():
-            yield where, {**record, **changed} if changed else record
+            record |= changed
+            yield number, record
 
 
 def name_of(image: Mapping[str, Any]) -> Any:

@@ -55,10 +55,13 @@ def read_lines(path: Path, *, lenient: bool = False) -> list[str]:
     return [line.strip() for line in read_text(path, lenient=lenient).split("\n")]
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file."""
+def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The content of a JSON file; object_hook: as of `json.loads`, called with each object as soon as it is read."""
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        del content  # large files have no place twice
+        return json.loads(text, object_hook=object_hook)
     except FileNotFoundError:
         raise MissingDataError(f"{path}: no such file") from None
     except OSError as error:

@@ -4,13 +4,15 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from ..errors import ImageError, MissingImageError
-from ..images import read_size
+from ..images import read_header, read_size
+from ..orientation import turn_box
 from ..text import nearest
 from .problems import Problem, Report
 from .sample import Dataset, Sample
@@ -49,7 +51,8 @@ class ReadOptions:
         repeats: an image that the splits list twice is an error ("refuse"), read as often ("keep"), which is repeated
             sampling in training, or read once ("drop").
         clip: cut boxes at the image's border; pycocotools and the VOC devkit evaluate them as they are.
-        rescale: where the stated size is another than the image's, by one factor, scale the boxes instead of refusing.
+        rescale: where the stated size is another than the image's, by one factor or the EXIF rotation, fit the boxes
+            instead of refusing.
         allow_outside: read files that the dataset names outside its folder.
         need_images: leave out images that do not exist; else take their size from the annotations.
         progress: gets the images with their objects and yields them, to show how far the reading is.
@@ -103,17 +106,17 @@ def assemble(items: Iterable[Item], names: Sequence[str], options: ReadOptions, 
     """The dataset of these images, without the images and objects that are reported as left out."""
     index = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
-    seen: dict[Path, Sample | None] = {}
+    seen: dict[str, Sample | None] = {}
     for item in options.progress(items):
-        if item.path in seen:
+        if (path := os.path.normcase(item.path)) in seen:
             kind = "listed twice" if options.repeats == "refuse" else "repeated in list"
             once = ", and read once" if options.repeats == "drop" else ""
             report(Problem(kind, item.where, f"{item.path.stem!r} is in the splits already{once}"))
-            again = seen[item.path]
+            again = seen[path]
             samples += [again] if options.repeats == "keep" and again is not None else []
             continue
         sample = _build(item, index, options, report)
-        seen[item.path] = sample
+        seen[path] = sample
         samples += [sample] if sample is not None else []
     return Dataset(samples, tuple(names))
 
@@ -144,7 +147,8 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
         if not records:
             return None
     boxes: list[tuple[float, float, float, float]] = []
-    rows: list[tuple[int, bool, bool]] = []
+    labels: list[int] = []
+    flags: list[tuple[bool, bool]] = []
     areas: list[float | None] = []
     lost: list[tuple[str, str]] = []
     seen = set()
@@ -162,19 +166,25 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
                 report(Problem("duplicate box", record.where, f"{record.name} has the box of another {record.name}"))
             seen.add((record.name, box))
             boxes.append(box)
-            rows.append((index[record.name], record.difficult, record.crowd))
+            labels.append(index[record.name])
+            flags.append((record.difficult, record.crowd))
             areas.append(record.area)
-            lost += [(record.name, what) for what in record.lost]
-    columns = np.array(rows, np.int64).reshape(-1, 3)
-    difficult, crowd = columns[:, 1:].astype(bool).T.copy()
+            lost += [_pair(record.name, what) for what in record.lost]
+    difficult, crowd = (np.array([flag[place] for flag in flags], bool) for place in range(2))
     stated = None
     if any(area is not None for area in areas):
         plain = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
         stated = np.array([one if area is None else area for one, area in zip(plain, areas, strict=True)])
     return Sample(
-        path, np.array(boxes, np.float64).reshape(-1, 4), columns[:, 0].copy(), difficult, crowd, size,
-        areas=stated, lost=lost,
+        path, np.array(boxes or np.zeros((0, 4))), np.array(labels, np.int64), difficult, crowd, size,
+        areas=stated, lost=lost or (),
     )  # fmt: skip
+
+
+@cache
+def _pair(name: str, what: str) -> tuple[str, str]:
+    """The pair, one object for all that are equal: most objects of a dataset lose the same."""
+    return name, what
 
 
 def _check_box(
@@ -210,26 +220,33 @@ def _scale(box: tuple[float, float, float, float], across: float, down: float) -
 def _rescale(item: Item, size: tuple[int, int], options: ReadOptions, report: Report) -> Sequence[Record]:
     """The objects in an image that has another size than the annotation states; none where that is not explained.
 
-    An image that was resized after labeling has one factor for both sides, to the rounding of a pixel.
+    An image that was resized after labeling has one factor for both sides, to the rounding of a pixel. One that was
+    labeled without its EXIF rotation has it with the sides of the stored pixels.
     """
-    (height, width), (stated_height, stated_width) = size, item.size or size
-    kind, what = describe_mismatch((stated_height, stated_width), size)
-    across, down = width / stated_width, height / stated_height
-    resized = abs(stated_height * across - height) <= 1 or abs(stated_width * down - width) <= 1
-    if options.rescale and resized:
-        report(Problem("rescaled boxes", str(item.path), what))
-        return [replace(one, box=_scale(one.box, across, down), area=None) for one in item.records]
-    hint = ": if the images were resized after labeling, pass rescale (--rescale)" if resized else ""
-    report(Problem(kind, str(item.path), what + hint, "left out" if options.rescale else ""))
+    kind, what = describe_mismatch(item.size or size, size)
+    stated_height, stated_width = item.size or size
+    explained = []
+    for orientation in {1, read_header(item.path)[1]} - {2, 3, 4}:  # these leave the sides as they are
+        height, width = size[::-1] if orientation >= 5 else size
+        across, down = width / stated_width, height / stated_height
+        if abs(stated_height * across - height) <= 1 or abs(stated_width * down - width) <= 1:
+            explained.append((orientation, across, down))
+    if len(explained) == 1:
+        [(orientation, across, down)] = explained
+        if options.rescale:
+            report(Problem("rescaled boxes", str(item.path), what))
+            boxes = [turn_box(_scale(one.box, across, down), orientation, size) for one in item.records]
+            return [replace(one, box=box, area=None) for one, box in zip(item.records, boxes, strict=True)]
+        cause = "labeled without their EXIF rotation" if orientation >= 5 else "resized after labeling"
+        what += f": if the images were {cause}, pass rescale (--rescale)"
+    report(Problem(kind, str(item.path), what, "left out" if options.rescale else ""))
     return () if options.rescale else item.records
 
 
 def describe_mismatch(stated: tuple[int, int], size: tuple[int, int]) -> tuple[str, str]:
     """(kind, what) of the problem that an annotation states another (height, width) than the upright image has."""
     what = f"the annotation states {stated[1]} x {stated[0]} px, the upright image has {size[1]} x {size[0]}"
-    if stated == size[::-1]:
-        return "transposed size", f"{what}: are the boxes those of the image before its EXIF rotation?"
-    return "wrong size", what
+    return "transposed size" if stated == size[::-1] else "wrong size", what
 
 
 def to_number(value: object, where: str, report: Report) -> float:

@@ -28,6 +28,9 @@ VOC_NAMES = (
 )  # fmt: skip
 """The twenty classes in the devkit's order."""
 
+PARSED = 50_000
+"""Annotations that are kept from the search for classes; those beyond are parsed again, in bounded memory."""
+
 CLASS_FILES = ("classes.txt", "labels.txt", "predefined_classes.txt", "labelmap.txt", "pascal_label_map.pbtxt")
 """Lists of classes: one a line; CVAT's label:color:parts:actions; VoTT's items with name: '...'."""
 
@@ -109,7 +112,7 @@ def _read_items(
                     report(Problem("missing annotation", where, f"no annotation {path}"))
                     continue
                 path, stem = other, other.relative_to(folder.notes).as_posix()[:-4]
-            annotation = parsed.get(path) or parse_annotation(path, report)
+            annotation = parsed.pop(path, None) or parse_annotation(path, report)
             if annotation is None:
                 continue
             matches: list[str] = []
@@ -150,7 +153,7 @@ def _find_names(root: Path, folders: Sequence[VocFolder], parsed: dict[Path, Ann
         problems: list[Problem] = []
         annotation = parse_annotation(path, problems.append)
         classes |= dict.fromkeys(one.name for one in (annotation.objects if annotation else []))
-        if annotation is not None and not problems:
+        if annotation is not None and not problems and len(parsed) < PARSED:
             parsed[path] = annotation
     twenty = all(re.fullmatch(r"VOC\d{4}", folder.root.resolve().name) for folder in folders)
     return VOC_NAMES if twenty and classes.keys() <= set(VOC_NAMES) else tuple(classes)
