@@ -241,7 +241,7 @@ def test_images_are_decoded_ahead_but_not_far() -> None:
     assert taken == 0  # nothing happens before the first is asked for
     for number in range(1, 20):
         assert _pixels(next(stream))[0, 0, 0] == number
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while taken < number + AHEAD and time.monotonic() < deadline:
             time.sleep(0.001)
         assert taken == number + AHEAD
@@ -343,25 +343,22 @@ def test_a_missing_package_prints_the_pip_line(
 
 def test_of_a_live_stream_the_newest_frame_is_yielded() -> None:
     """A reader slower than the camera gets no old frame and no queue: it skips."""
-    stamps: list[float] = []
+    taken, arrived, read = (threading.Event() for _ in range(3))
 
     def camera() -> Iterator[int]:
-        for number in range(10**6):
-            time.sleep(0.002)
-            stamps.append(time.monotonic())
-            yield number
+        yield 0
+        taken.wait(60)
+        yield from range(1, 100)
+        arrived.set()
+        read.wait(60)
+        yield 100
 
     stream = newest(camera())
-    numbers = []
-    for number in stream:
-        assert len(stamps) - number <= 3  # the frame, one that arrives meanwhile, one for a busy machine
-        numbers.append(number)
-        if len(numbers) == 10:
-            break
-        time.sleep(0.03)
-    stream.close()
-    assert numbers == sorted(set(numbers)) and numbers[-1] > 50
-    assert _threads() == []
+    assert next(stream) == 0
+    taken.set()
+    assert arrived.wait(60) and next(stream) == 99
+    read.set()
+    assert list(stream) == [100] and _threads() == []
 
 
 def test_a_live_stream_that_ends_or_fails_reaches_the_reader() -> None:
@@ -451,10 +448,8 @@ def test_urls(server: str) -> None:
     ],
 )
 def test_urls_that_give_no_image(server: str, name: str, message: str) -> None:
-    start = time.monotonic()
     with pytest.raises(ImageError, match=rf"^{server}/{name}: cannot be fetched: .*{message}") as caught:
-        download(f"{server}/{name}", seconds=1, max_bytes=100_000)
-    assert time.monotonic() - start < 5
+        download(f"{server}/{name}", seconds=1 if "within 1 s" in message else 60, max_bytes=100_000)
     assert "\n" not in str(caught.value)
 
 
