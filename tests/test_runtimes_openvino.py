@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,15 @@ def test_too_few_names_are_noticed_when_a_label_has_none(pair: Path) -> None:
     reseal(pair, names, "[&quot;circle&quot;]")
     with pytest.raises(WeightsError, match=r"names: the graph returns label \d, and its metadata has 1 names"):
         Detector.load(pair).predict(noise(1)[0], score_threshold=0.0)
+
+
+def test_signals_are_handled_after_detectors_are_gone() -> None:
+    program = (
+        "import gc, signal, sys\nfrom centerdet import Detector\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "first, second = (Detector.load(sys.argv[1], threads=1) for _ in range(2))\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, exported(".xml")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n")

@@ -6,6 +6,7 @@ damaged or mixed pair is refused.
 
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -46,10 +47,10 @@ class OpenVinoRuntime(Runtime):
         threads: int | None = None,
     ) -> None:
         self.names, self.size, self.nms_iou, self.threads = header.names, header.size, header.nms_iou, threads
-        self.path = path
+        self.path, self.calibration = path, header.calibration
         tensors = [*model.inputs, *model.outputs]
         check_contract(path, self.size, [_describe(one) for one in tensors])
-        core = openvino.Core()
+        core = _core()
         name = (device or "cpu").upper()
         if name not in core.available_devices:
             known = ", ".join(one.lower() for one in core.available_devices)
@@ -74,7 +75,7 @@ class OpenVinoRuntime(Runtime):
         xml, weights = read_bytes(path), read_bytes(path.with_suffix(".bin"))
         check_seal(path, xml, weights)
         try:
-            model = openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+            model = _core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
             fields = json.loads(str(model.get_rt_info(FIELDS).value))
         except (RuntimeError, ValueError, RecursionError) as error:
             raise WeightsError(
@@ -91,6 +92,16 @@ class OpenVinoRuntime(Runtime):
             outputs = results["boxes"].copy(), results["scores"].copy(), results["labels"].copy()
         check_labels(self.path, outputs[2], self.names)
         return outputs
+
+
+@cache
+def _core() -> openvino.Core:
+    """One for the whole process.
+
+    On Linux, a core sets the stack on which signals are handled and frees it when it is deleted. Where two of them are
+    deleted in the order of their creation, the freed stack of the first remains set, and the next Ctrl-C crashes.
+    """
+    return openvino.Core()
 
 
 def seal(xml: bytes, weights: bytes) -> bytes:
