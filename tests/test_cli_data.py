@@ -65,6 +65,21 @@ def test_check_names_splits_of_a_devkit_as_they_are(run: Run, tmp_path: Path) ->
     assert "\n2007:train: 3 images" in "\n" + run("check", tmp_path, *names).out  # and no image of a tram
 
 
+def test_check_compares_datasets(run: Run, shapes: Path, tmp_path: Path) -> None:
+    assert run("convert", shapes, tmp_path / "copy", "--to", "coco", "--split", "train=train").code == 0
+    code, out, _ = run("check", shapes, tmp_path / "copy", "--quiet")
+    assert code == 0 and out == f"{shapes}\n0 errors, 0 notes\n\n{tmp_path / 'copy'}\n0 errors, 0 notes\n"
+    file = tmp_path / "copy" / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] /= 2
+    file.write_text(json.dumps(content))
+    code, out, _ = run("check", shapes, tmp_path / "copy", "--quiet")
+    assert code == 1 and "ERROR: different labels: 1\n" in out
+    plain = json.loads(run("check", shapes, tmp_path / "copy", "--json").out)
+    assert list(plain) == [str(shapes), str(tmp_path / "copy")] and plain[str(shapes)]["ok"] is True
+    assert plain[str(tmp_path / "copy")]["count"] == {"different labels": 1}
+
+
 def test_check_writes_a_contact_sheet(run: Run, shapes: Path, tmp_path: Path) -> None:
     assert run("check", shapes, "--sheet", tmp_path / "sheet.jpg", "--size", 64, "--quiet").code == 0
     sheet = load(tmp_path / "sheet.jpg")

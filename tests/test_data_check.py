@@ -11,7 +11,7 @@ from centerdet.data.problems import KINDS, NOTES
 from centerdet.data.sample import Dataset, Sample
 from centerdet.errors import DataError
 from centerdet.images import load
-from centerdet.inspection.check import NEAR, CheckReport, check, hash_image
+from centerdet.inspection.check import NEAR, CheckReport, check, compare_labels, hash_image
 
 
 def draw(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -215,6 +215,33 @@ def test_equal_images_of_one_split_are_told(tmp_path: Path) -> None:
     [problem] = report.problems
     assert report.ok and problem.kind == "repeated image"
     assert problem.where.endswith("same.png") and problem.what.endswith("002.jpg")
+
+
+@pytest.mark.parametrize(
+    ("box", "names", "different"),
+    [
+        ((10, 10, 40, 40), ("cat", "dog"), 0),
+        ((10.5, 10, 40, 39.5), ("dog", "cat"), 0),  # a pixel is no difference
+        ((10, 10, 50, 40), ("cat", "dog"), 1),
+        ((10, 10, 40, 40), ("cow", "dog"), 0),  # no dog in either, and cows are labeled in one alone
+        (None, ("cat",), 1),
+        (None, ("cow",), 0),
+    ],
+)
+def test_images_that_two_datasets_label_differently_are_named(
+    tmp_path: Path, box: tuple[float, ...] | None, names: tuple[str, ...], different: int
+) -> None:
+    data = make_dataset(tmp_path / "a", range(3))
+    samples = [Sample(one.path, np.array([[10.0, 10, 40, 40]]), np.zeros(1, np.int64)) for one in data.samples]
+    write_dataset(Dataset(samples, ("cat", "dog")), tmp_path / "one", "train", "voc")
+    copy = image(tmp_path / "b" / "copy.png", load(samples[1].path))
+    boxes, label = np.array([box] if box else np.zeros((0, 4))), names.index("cat") if "cat" in names else 0
+    sample = Sample(copy, boxes, np.full(len(boxes), label))
+    write_dataset(Dataset([sample], names), tmp_path / "two", "train", "coco")
+    problems = compare_labels(check(tmp_path / "one"), check(tmp_path / "two"))
+    assert [problem.kind for problem in problems] == ["different labels"] * different
+    if different:
+        assert problems[0].where.endswith("copy.png") and samples[1].path.name in problems[0].what
 
 
 def test_images_without_a_label_file_are_counted(tmp_path: Path) -> None:

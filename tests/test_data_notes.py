@@ -1,6 +1,8 @@
 """One bad record does not stop the others, and nothing that is repaired, left out or doubted passes in silence."""
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,13 @@ def cat(number: int, **changes: Any) -> dict[str, Any]:
     return {**row, **changes}
 
 
+def table(root: Path) -> None:
+    for stem in "abc":
+        image(root / f"{stem}.jpg")
+    rows = "".join(f"{stem}.jpg,60,40,cat,10,5,30,25\n" for stem in "abc")
+    (root / "all.csv").write_text(f"filename,width,height,class,xmin,ymin,xmax,ymax\n{rows}")
+
+
 def yolo(root: Path, line: str) -> None:
     for stem in "abc":
         image(root / "images" / "all" / f"{stem}.jpg")
@@ -121,6 +130,12 @@ CASES: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "coco: same id twice": (add(id=1), 2, "duplicate id: 1 repaired"),
     "coco: image ids as text": (alter("images", "id", "2"), 1, "odd value: 1 repaired"),
     "coco: category ids as text": (alter("categories", "id", "2"), 1, "odd value: 1 repaired"),
+    "coco: two ids of one class": (
+        lambda root: coco(root, lambda content: (
+            content["categories"].append({"id": 7, "name": "cat"}),
+            content["annotations"].append(cat(9, image_id=2, category_id=7, bbox=[30, 5, 20, 20])),
+        )), 2, "duplicate id: 1 repaired",
+    ),
     "coco: size as text": (alter("images", "width", "60"), 1, ""),
     "yolo: no height": (lambda root: yolo(root, "1 0.5 0.5 0.2 0"), 1, "inverted box: 1 left out"),
     "yolo: four": (lambda root: yolo(root, "1 0.5 0.5 0.2"), 1, "broken annotation: 1 left out"),
@@ -128,6 +143,16 @@ CASES: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "yolo: not finite": (lambda root: yolo(root, "1 nan 0.5 0.2 0.2"), 1, "not a number: 1 left out"),
     "yolo: pixels": (lambda root: yolo(root, "1 30 20 10 10"), 1, "not a number|box outside: 1 left out"),
     "yolo: confidence": (lambda root: yolo(root, "1 0.5 0.5 0.2 0.2 0.87"), 2, "extra column: 1 noted"),
+    "yolo: count of classes as text": (
+        lambda root: (yolo(root, ""), (root / "data.yaml").write_text("all: images/all\nnc: '2'\nnames: [cat, dog]\n")),
+        1, "",
+    ),
+    "yolo: remarks and quotes in a list": (
+        lambda root: (
+            yolo(root, ""), (root / "data.yaml").write_text("all: list.txt\nnames: [cat, dog]\n"),
+            (root / "list.txt").write_text('# mine\nimages/all/a.jpg\r\n\n"images/all/b.jpg"\n./images/all/c.jpg \n'),
+        ), 1, "",
+    ),
     "yolo: track": (lambda root: yolo(root, "1 0.5 0.5 0.2 0.2 7"), 2, "extra column: 1 noted"),
     "yolo: polygon": (lambda root: yolo(root, "1 .1 .1 .9 .1 .9 .9"), 2, "box of a polygon: 1 noted"),
 }  # fmt: skip
@@ -203,11 +228,15 @@ SIZES = [(30, 20), (120, 80), (59, 39), (45, 30), (40, 60), (60, 60), (100, 40)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("form", ["voc", "coco"])
+@pytest.mark.parametrize("form", ["voc", "coco", "csv"])
 def test_a_size_that_the_image_contradicts_is_refused_or_explained(
     tmp_path: Path, form: str, size: tuple[int, int]
 ) -> None:
-    voc(tmp_path, "") if form == "voc" else coco(tmp_path, lambda content: None)
+    {
+        "voc": lambda: voc(tmp_path, ""),
+        "coco": lambda: coco(tmp_path, lambda content: None),
+        "csv": lambda: table(tmp_path),
+    }[form]()
     width, height = size
     [path] = tmp_path.rglob("b.jpg")
     image(path, width, height)
@@ -249,6 +278,32 @@ def test_boxes_of_images_that_were_labeled_without_their_exif_rotation(
     assert data.samples[1].boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
     assert data.samples[1].size == (60 * scale, 40 * scale)
     assert len(notices) == 1 and notices[0].startswith("rescaled boxes: 1 repaired")
+
+
+def test_two_images_of_one_label_file_are_named(tmp_path: Path) -> None:
+    yolo(tmp_path, "")
+    image(tmp_path / "images" / "all" / "b.png")
+    notices: list[str] = []
+    assert len(read_dataset(tmp_path, "all", notice=notices.append)) == 4
+    assert len(notices) == 1 and notices[0].startswith("shared label file: 1 noted") and "b.png" in notices[0]
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo"])
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """A share that vanishes while it is read leaves no part of a dataset for the whole."""
+    voc(tmp_path, "") if form == "voc" else yolo(tmp_path, "")
+    place = "JPEGImages" if form == "voc" else "images/all"
+    (tmp_path / place / "more").mkdir()
+    scandir = os.scandir
+
+    def vanish(path: str) -> object:
+        if os.path.basename(path) == "more":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanish)
+    with pytest.raises(DataError, match=r"more: unreadable"):
+        read_dataset(tmp_path, "all", notice=lambda text: None)
 
 
 def test_a_line_that_is_repeated(tmp_path: Path) -> None:

@@ -337,6 +337,39 @@ def masks(root: Path) -> None:
     write(root / "annotations" / "instances_train.json", content)
 
 
+def cvat_coco_keypoints(root: Path) -> None:
+    for stem in SCENES:
+        image(root / "images" / "default" / f"{stem}.jpg")
+    content = coco(lambda stem: f"{stem}.jpg", keypoints=[1, 2, 2] * 17, num_keypoints=17)
+    write(root / "annotations" / "person_keypoints_default.json", content)
+
+
+def signed_urls(root: Path) -> None:
+    for stem in SCENES:
+        image(root / "train" / f"{stem}.jpg")
+    content = coco(lambda stem: f"https://bucket.example.org/a/{stem}.jpg?Expires=1&Signature=a%2Fb", "coco_url")
+    write(root / "annotations" / "instances_train.json", content)
+
+
+def labelme_beside_images(root: Path) -> None:
+    """JSON in a folder of its own, with keys in order of the alphabet and the image's content before the shapes."""
+    labelme(root / "json")
+    for path in sorted((root / "json").iterdir()):
+        if path.suffix == ".jpg":
+            (root / "images").mkdir(exist_ok=True)
+            path.rename(root / "images" / path.name)
+        else:
+            content = json.loads(path.read_text())
+            content |= {"imagePath": f"..\\images\\{path.stem}.jpg", "imageData": "A" * 100_000}
+            path.write_text(json.dumps(content, sort_keys=True))
+
+
+def semicolon_csv(root: Path) -> None:
+    tensorflow_csv(root)
+    path = root / "train" / "_annotations.csv"
+    path.write_text(path.read_text().replace(",", ";"))
+
+
 def tensorflow_csv(root: Path) -> None:
     rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
     for stem in SCENES:
@@ -360,6 +393,8 @@ TOOLS: dict[str, tuple[Callable[[Path], None], str, list[str]]] = {
         (fiftyone_yolo, "yolo", ["val"]), (fiftyone, "fiftyone", ["all"]), (supervisely, "supervisely", ["set 1"]),
         (darknet, "yolo", ["train", "valid"]), (polygons, "yolo", ["train"]), (keypoints, "yolo", ["train"]),
         (windows_list, "yolo", ["train"]), (masks, "coco", ["train"]), (tensorflow_csv, "csv", ["train"]),
+        (semicolon_csv, "csv", ["train"]), (cvat_coco_keypoints, "coco", ["default"]), (signed_urls, "coco", ["train"]),
+        (labelme_beside_images, "labelme", ["json"]),
     ]
 }  # fmt: skip
 
@@ -392,7 +427,13 @@ def test_an_export_is_read_as_it_comes_and_converted_to_every_format_and_back(tm
 
 
 def test_what_an_export_holds_beside_boxes_is_counted_as_lost(tmp_path: Path) -> None:
-    expected = {"lvis": "masks", "keypoints": "keypoints", "open_images": "truncated flags", "masks": "masks"}
+    expected = {
+        "lvis": "masks",
+        "keypoints": "keypoints",
+        "cvat_coco_keypoints": "keypoints",
+        "open_images": "truncated flags",
+        "masks": "masks",
+    }
     for tool, what in expected.items():
         make, _, splits = TOOLS[tool]
         make(tmp_path / tool)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="print only errors")]
 
 
 def check(
-    data: Root,
+    data: Annotated[list[Path], typer.Argument(help="folder or file of the dataset (repeatable)")],
     split: Annotated[
         list[str] | None, typer.Option(help="split to check, such as 2007:train (repeatable); default: all")
     ] = None,
@@ -59,15 +60,16 @@ def check(
 
     Every image is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
     outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that NMS
-    removes one of them.
+    removes one of them. Of several datasets, images that two of them label differently are errors, too.
     """
     from ..draw import file_format, write_image
     from ..inspection.ceiling import measure_ceiling
     from ..inspection.check import check as check_data
+    from ..inspection.check import compare_labels
     from ..inspection.contact_sheet import draw_sheet
 
     try:
-        config = TrainConfig((str(data),), "", sizes=(size,), stride=stride)
+        config = TrainConfig(tuple(map(str, data)), "", sizes=(size,), stride=stride)
         if sheet:
             file_format(sheet)
     except ConfigError as error:
@@ -78,22 +80,35 @@ def check(
     follow = partial(track, console=errors, disable=hidden)
     splits = {one: [one] for one in split} if split else None
     options = ReadOptions(rescale=rescale, allow_outside=allow_outside, progress=follow_reading(hidden))
-    report = check_data(data, splits, names=names, progress=partial(follow, description="check"), options=options)
-    ceilings = {
-        one: measure_ceiling(samples, size=size, stride=stride, progress=partial(follow, description="ceiling"))
-        for one, samples in report.sets.items()
-    }
-    if as_json:
-        statistics = {one: values | {"ceiling": ceilings[one]} for one, values in report.statistics.items()}
-        text = json.dumps(replace(report, statistics=statistics).to_dict())
-    else:
-        remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}
-        text = "\n".join(report.lines(statistics=not quiet, remarks=remarks))
-    console.out(text)
-    if sheet and report.sets:
-        chosen = next((one for one in report.sets if one.endswith("train")), next(iter(report.sets)))
-        write_image(sheet, draw_sheet(report.sets[chosen], config))
-    if not report.ok:
+    reports = [
+        check_data(root, splits, names=names, progress=partial(follow, description="check"), options=options)
+        for root in data
+    ]
+    different = [problem for one, other in combinations(reports, 2) for problem in compare_labels(one, other)]
+    reports[-1] = replace(reports[-1], problems=(*reports[-1].problems, *different))
+    texts = []
+    for report in reports:
+        ceilings = {
+            one: measure_ceiling(samples, size=size, stride=stride, progress=partial(follow, description="ceiling"))
+            for one, samples in report.sets.items()
+        }
+        if as_json:
+            statistics = {one: values | {"ceiling": ceilings[one]} for one, values in report.statistics.items()}
+            texts.append(json.dumps(replace(report, statistics=statistics).to_dict()))
+        else:
+            remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}
+            texts.append("\n".join(report.lines(statistics=not quiet, remarks=remarks)))
+    if len(data) > 1:
+        heads = [f"{json.dumps(str(root))}: " if as_json else f"{root}\n" for root in data]
+        texts = [head + text for head, text in zip(heads, texts, strict=True)]
+        texts = [f"{{{', '.join(texts)}}}"] if as_json else texts
+    console.out("\n\n".join(texts))
+    if sheet and reports[0].sets:
+        sets = reports[0].sets
+        write_image(
+            sheet, draw_sheet(sets[next((one for one in sets if one.endswith("train")), next(iter(sets)))], config)
+        )
+    if not all(report.ok for report in reports):
         raise typer.Exit(1)
 
 

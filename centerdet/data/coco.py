@@ -4,6 +4,7 @@ Category ids may be sparse and in any order: the order of the file's categories 
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from .writing import Entry, Placing, prepare, write_files
 
 __all__ = ["COCO_FILES", "coco_annotations", "read_coco", "to_bbox", "write_coco"]
 
-COCO_FILES = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json", "{}.json")
+COCO_FILES = (
+    "annotations/instances_{}.json", "annotations/person_keypoints_{}.json", "annotations/{}.json",
+    "{}/_annotations.coco.json", "{}.json",
+)  # fmt: skip
 """Where the JSON of a split is looked for below a dataset's folder, in this order."""
 
 
@@ -52,7 +56,7 @@ def read_coco(
         raise DataError(f"{root}: expected splits of a folder, or a JSON file without splits, got {list(splits)}")
     contents = [(file, split, _load(file)) for file, split in files]
     categories = [_read_categories(file, content, report) for file, _, content in contents]
-    order = tuple(categories[0].values()) if names is None else as_tuple(names)
+    order = tuple(dict.fromkeys(categories[0].values())) if names is None else as_tuple(names)
     report_similar(files[0][0], order, report)
     if not order:
         raise DataError(f"{files[0][0]}: categories: expected at least one class, got none")
@@ -60,7 +64,7 @@ def read_coco(
     def items() -> Iterator[Item]:
         for (file, split, content), known in zip(contents, categories, strict=True):
             above = file.parent.parent if file.parent.name == "annotations" else file.parent
-            top, name = (root, split) if split else (above, file.stem.removeprefix("instances_"))
+            top, name = (root, split) if split else (above, re.sub("^(instances|person_keypoints)_", "", file.stem))
             places = [top / name, top / "images" / name, top / "images", file.parent, top, top / "data"]
             folders = [Path(image_dir)] if image_dir is not None else [place for place in places if place.is_dir()]
             finder = Finder(top if image_dir is None else Path(image_dir), options.allow_outside, report)
@@ -139,7 +143,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> dict[Id, str]:
-    categories: dict[Id, str] = {}
+    categories: dict[Id, str] = {}  # several ids may have one name: those of merged exports
     parents: dict[Id, object] = {}
     for place, record in list_records(file, content, "categories", ["id"], report):
         where, name = f"{file}: categories[{place}]", record.get("name")
@@ -148,9 +152,10 @@ def _read_categories(file: Path, content: Mapping[str, Any], report: Report) -> 
             report(Problem("broken annotation", f"{where}.name", f"expected text, {got}"))
         elif record["id"] in categories:
             report(Problem("duplicate id", f"{where}.id", f"{record['id']} is another category's"))
-        elif name in categories.values():
-            report(Problem("duplicate id", f"{where}.name", f"{name!r} is another category's"))
         else:
+            if name in categories.values():
+                what = f"{name!r} is another category's: they are one class"
+                report(Problem("duplicate id", f"{where}.name", what, "repaired"))
             categories[record["id"]] = name
             parents[record["id"]] = record.get("supercategory")
     rows = content.get("annotations")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def name_of(image: Mapping[str, Any]) -> Any:
     """The file name of an image's record; LVIS has it in its URL only."""
     for key in ("file_name", "coco_url", "path", "url"):
         if isinstance(name := image.get(key), str) and name:
-            return name.rpartition("/")[2] if "url" in key else name
+            return urlsplit(name).path.rpartition("/")[2] if "url" in key else name
     return image.get("file_name")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import AnnotationError, CenterdetError, DataError, MissingDataError
 from ..files import walk_files
 from ..text import as_tuple
+from .coco_records import to_size
 from .files import Finder, find_images, load_json
 from .problems import Problem, Report, fail
 from .records import PLAIN, Item, ReadOptions, Record, assemble, report_similar
@@ -84,7 +85,7 @@ def _recognize_json(path: Path) -> str | None:
         start = file.read(1 << 16)
     if b'"annotations"' in start and b'"images"' in start:
         return None
-    for key, form in ((b'"shapes"', "labelme"), (b'"assets"', "vott")):
+    for key, form in ((b'"shapes"', "labelme"), (b'"imageData"', "labelme"), (b'"assets"', "vott")):
         if key in start:
             return form
     return "fiftyone" if b'"labels"' in start and b'"classes"' in start[:200] else None
@@ -135,14 +136,6 @@ def _collect(
     return records
 
 
-def _size(content: Any) -> tuple[int, int] | None:
-    try:
-        height, width = int(content["height"]), int(content["width"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (height, width) if min(height, width) > 0 else None
-
-
 def _read_labelme(paths: Sequence[Path], finder: Finder, report: Report) -> Items:
     """One JSON an image: shapes with label, shape_type and points; of polygons and circles the box."""
 
@@ -164,9 +157,10 @@ def _read_labelme(paths: Sequence[Path], finder: Finder, report: Report) -> Item
         if content := _loaded(path, report):
             name = str(content.get("imagePath") or path.with_suffix(".jpg").name)
             image = (
-                finder.find(name, [path.parent], str(path)) or path.parent / name.replace("\\", "/").rpartition("/")[2]
+                finder.find(name, [path.parent, finder.root], str(path))
+                or path.parent / name.replace("\\", "/").rpartition("/")[2]
             )
-            size = _size({"height": content.get("imageHeight"), "width": content.get("imageWidth")})
+            size = to_size({"height": content.get("imageHeight"), "width": content.get("imageWidth")})
             yield Item(str(path), image, size, _collect(str(path), content.get("shapes"), shape, report))
 
 
@@ -188,7 +182,7 @@ def _read_vott(paths: Sequence[Path], finder: Finder, report: Report) -> Iterato
                 continue
             image = finder.find(name, [path.parent, path.parent.parent], where) or path.parent / name
             records = _collect(where, entry.get("regions"), region, report)
-            yield Item(where, image, _size(asset.get("size")), records)
+            yield Item(where, image, to_size(asset.get("size") or {}), records)
 
 
 def _list_supervisely(root: Path) -> dict[str, list[Path]]:
@@ -217,7 +211,7 @@ def _read_supervisely(paths: Sequence[Path], finder: Finder, report: Report) -> 
             folder = path.parent.parent / "img"
             image = finder.find(path.name[: -len(".json")], [folder], str(path)) or folder / path.name[: -len(".json")]
             records = _collect(str(path), content.get("objects"), figure, report)
-            yield Item(str(path), image, _size(content.get("size")), records)
+            yield Item(str(path), image, to_size(content.get("size") or {}), records)
 
 
 def _read_fiftyone(paths: Sequence[Path], finder: Finder, report: Report) -> Iterator[Item]:

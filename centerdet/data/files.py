@@ -27,8 +27,8 @@ def find_images(folder: Path, report: Report = lambda problem: None) -> Iterator
     def passed_over(path: Path, why: str) -> None:
         if why == "hidden":
             report(Problem("hidden file", str(path), "is hidden or a system's own"))
-        elif why != "other suffix":
-            report(Problem("file passed over", str(path), why))
+        elif why != "other suffix":  # what cannot be read may hold any number of images
+            report(Problem("file passed over", str(path), why, "refused" if why == "unreadable" else ""))
         elif path.suffix.lower() not in QUIET:
             report(Problem("file passed over", str(path), f"expected *{', *'.join(IMAGE_SUFFIXES)}"))
 

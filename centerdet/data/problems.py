@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "extra column": Kind(AnnotationError, "noted"),
     "foreign file name": Kind(AnnotationError, "noted"),
     "no label file": Kind(DataError, "noted"),
+    "shared label file": Kind(DataError, "noted"),
     "repeated in list": Kind(DataError, "noted"),
     "similar classes": Kind(DataError, "noted"),
     "class left out": Kind(DataError, "noted"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import AnnotationError
 from ..files import walk_files
+from .coco_records import to_size
 from .files import Finder, find_images, read_text
 from .problems import Report
 from .records import Item, Record, to_number
@@ -34,7 +35,9 @@ def _columns(path: Path) -> dict[str, str] | None:
 
 def _rows(path: Path, text: str) -> Iterator[list[str]]:
     try:
-        yield from csv.reader(text.splitlines())
+        lines = text.splitlines()
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        yield from csv.reader(lines, delimiter=delimiter)
     except csv.Error as error:
         raise AnnotationError(f"{path}: broken table: {error}") from error
 
@@ -64,10 +67,12 @@ def read_tables(paths: Sequence[Path], finder: Finder, report: Report) -> Iterat
         names = _read_descriptions(finder.root) if described else {}
         stems = {image.stem: image for image in find_images(finder.root, report)} if described else {}
         images: dict[str, list[Record]] = {}
+        sizes: dict[str, tuple[int, int] | None] = {}
         head, *rows = _rows(path, read_text(path))
         for number, values in enumerate(rows, 2):
             row = dict(zip_longest(head, values[: len(head)], fillvalue=""))
             where, records = f"{path}:{number}", images.setdefault(row[titles["image"]], [])
+            sizes[row[titles["image"]]] = to_size({name.strip().casefold(): value for name, value in row.items()})
             sides = [row[titles[key]] for key in ("xmin", "ymin", "xmax", "ymax")]
             if not any(sides):  # a row without a box is an image without objects
                 continue
@@ -80,7 +85,7 @@ def read_tables(paths: Sequence[Path], finder: Finder, report: Report) -> Iterat
         for name, records in images.items():
             where = f"{path}: {name}"
             image = stems.get(name) if described else finder.find(name, [path.parent, finder.root], where)
-            yield Item(where, image or path.parent / name, None, records, fractions=described)
+            yield Item(where, image or path.parent / name, sizes[name], records, fractions=described)
 
 
 def _read_descriptions(root: Path) -> dict[str, str]:

@@ -63,10 +63,15 @@ def read_yolo(
             if not images:
                 report(Problem("empty split", f"{layout.file}: {split}", "the split has no image"))
             bare: list[Path] = []
+            before: tuple[Path, Path | None] | None = None  # the image before: two of one stem come one after the other
             for where, path in images:
                 file = _find_label_file(path, layout, finder)
                 if file is None:
                     bare.append(path)
+                elif before is not None and file == before[1] and path != before[0]:
+                    what = f"{path.name} has the labels of another image of this name: {file}"
+                    report(Problem("shared label file", where, what))
+                before = path, file
                 records = _read_labels(file, layout, report) if file is not None else []
                 if records is not None:
                     yield Item(where, path, None, records, fractions=True)
@@ -180,12 +185,13 @@ def _list_images(layout: Layout, split: str, finder: Finder, report: Report) -> 
         folders = list(dict.fromkeys([path.parent, layout.top, layout.root]))
         for number, line in enumerate(read_lines(path, lenient=True), 1):
             where = f"{path}:{number}"
+            line = line[1:-1] if line[:1] == line[-1:] == '"' else line
             image = finder.find(line, folders, where) if line else None
             if image is not None:
                 images.append((where, Path(os.path.normpath(image))))
             elif ".." in line.replace("\\", "/").split("/"):
                 report(Problem("refused path", where, f"{line!r} leads out of the folder"))
-            elif line:
+            elif line and line[0] != "#":
                 images.append((where, path.parent / line))
     return images
 

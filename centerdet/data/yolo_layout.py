@@ -76,7 +76,7 @@ def _read_yaml(file: Path) -> Layout:
     if not isinstance(described, dict):
         raise AnnotationError(f"{file}: expected keys and values, got {type(described).__name__}")
     names = _check_names(file, described.get("names"))
-    if "nc" in described and described["nc"] != len(names):
+    if "nc" in described and str(described["nc"]) != str(len(names)):
         raise AnnotationError(f"{file}: nc is {described['nc']!r}, but names has {len(names)}")
     top = file.parent / str(described.get("path") or "")
     sources: dict[str, list[str]] = {}

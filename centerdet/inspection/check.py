@@ -6,7 +6,7 @@ the annotation, and images that are repeated, in one split or in two.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from ..errors import CenterdetError, DataError, ImageError
 from ..images import load
 from ..text import as_tuple, plural
 
-__all__ = ["NEAR", "CheckReport", "check", "hash_image"]
+__all__ = ["NEAR", "CheckReport", "check", "compare_labels", "hash_image"]
 
 NEAR = 20
 """Two images are near-duplicates if at most this many of 256 bits differ. Among 6 million pairs of different
@@ -40,11 +40,15 @@ SMALL, LARGE = 32.0**2, 96.0**2  # square pixels, COCO's bounds
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Every problem of a dataset; per split, statistics and the decodable samples with their image sizes."""
+    """Every problem of a dataset; per split, statistics and the decodable samples with their image sizes.
+
+    images: digest of the pixels -> the first sample with them and the dataset's classes.
+    """
 
     problems: tuple[Problem, ...]
     statistics: dict[str, dict[str, Any]]
     sets: dict[str, Dataset] = field(default_factory=dict)
+    images: dict[bytes, tuple[Sample, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -56,7 +60,7 @@ class CheckReport:
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
     def to_dict(self) -> dict[str, Any]:
-        """The report except `sets`, as plain values for JSON."""
+        """The report except `sets` and `images`, as plain values for JSON."""
         problems = [asdict(problem) for problem in self.problems]
         return {"ok": self.ok, "count": self.count(), "problems": problems, "statistics": self.statistics}
 
@@ -121,6 +125,7 @@ def check(
     decoded: dict[str, Dataset] = {}
     hashes: dict[str, dict[Path, NDArray[np.bool_]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
+    images: dict[bytes, tuple[Sample, tuple[str, ...]]] = {}
     for split, sources in splits.items():
         first_names = next((data.names for data in sets.values()), None)
         try:
@@ -149,7 +154,9 @@ def check(
                 problems.append(Problem("broken image", str(sample.path), str(error).removeprefix(f"{sample.path}: ")))
                 continue
             hashes[split][sample.path] = hash_image(image)
-            first = firsts.setdefault(_digest(image), sample.path)
+            digest = _digest(image)
+            images.setdefault(digest, (sample, data.names))
+            first = firsts.setdefault(digest, sample.path)
             if first != sample.path:
                 problems.append(Problem("repeated image", str(sample.path), f"is identical to {first}"))
             size = image.shape[0], image.shape[1]
@@ -165,7 +172,27 @@ def check(
     for number, one in enumerate(hashes):
         for other in list(hashes)[number + 1 :]:
             problems += _find_alike(hashes[one], hashes[other], other)
-    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded)  # a shared image is reported once
+    return CheckReport(tuple(dict.fromkeys(problems)), statistics, decoded, images)  # a shared image is reported once
+
+
+def compare_labels(one: CheckReport, other: CheckReport) -> list[Problem]:
+    """The images that two datasets label differently in the classes that both have, by more than a pixel."""
+    problems = []
+    for digest in one.images.keys() & other.images.keys():
+        (first, names), (second, other_names) = one.images[digest], other.images[digest]
+        shared = set(names) & set(other_names)
+        before, now = _list_objects(first, names, shared), _list_objects(second, other_names, shared)
+        near = [[a == b and np.abs(box - another).max() <= 1 for b, another in now] for a, box in before]
+        if len(before) != len(now) or not all(map(any, near)) or not all(map(any, zip(*near, strict=True))):
+            what = f"has the pixels of {first.path}, which has other objects ({len(before)}, here {len(now)})"
+            problems.append(Problem("different labels", str(second.path), what))
+    return sorted(problems, key=str)
+
+
+def _list_objects(sample: Sample, names: Sequence[str], chosen: Collection[str]) -> list[tuple[str, NDArray[Any]]]:
+    """The class and box of each object of the chosen classes."""
+    pairs = zip(sample.labels.tolist(), sample.boxes, strict=True)
+    return [(names[label], box) for label, box in pairs if names[label] in chosen]
 
 
 def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
