@@ -222,10 +222,11 @@ def test_two_detectors_are_compared_on_the_same_images(tmp_path: Path) -> None:
 
 def test_likely_label_errors_name_image_and_classes() -> None:
     box, other = [0.0, 0, 50, 50], [100.0, 100, 150, 150]
-    dataset, detections = one_image([(box, 0)], [(box, 0.9, 0), (box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
+    dataset, detections = one_image([(box, 0)], [(box, 0.8, 2), (other, 0.95, 1), (other, 0.2, 1)])
     result = evaluate_detections(detections, dataset)
-    assert [(one.image, one.name, one.score, one.box, one.overlaps, one.iou) for one in result.suspects()] == [
-        (Path("one.jpg"), "big_cat", 0.95, (100, 100, 150, 150), None, 0),
-        (Path("one.jpg"), "dog", 0.8, (0, 0, 50, 50), "cat", 1),
+    found = [(one.image, one.kind, one.name, one.box, one.existing, one.overlaps, one.iou) for one in result.suspects()]
+    assert found == [
+        (Path("one.jpg"), "renamed", "dog", (0, 0, 50, 50), "cat", "cat", 1),
+        (Path("one.jpg"), "missing", "big_cat", (100, 100, 150, 150), None, None, 0),
     ]
     assert len(result.suspects(1)) == 1

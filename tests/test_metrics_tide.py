@@ -9,7 +9,8 @@ from metric_problems import EMPTY, Problem, crowd_of_images, matched, near_probl
 from reference_metrics import area_under, voc_outcomes, voc_overlap
 
 from centerdet.metrics import voc_evaluate
-from centerdet.metrics.tide import ErrorKind, error_kinds, label_errors
+from centerdet.metrics.label_errors import label_errors
+from centerdet.metrics.tide import ErrorKind, error_kinds
 
 SEEDS = range(200)
 KINDS = tuple(kind.name.lower() for kind in ErrorKind)
@@ -176,36 +177,6 @@ def test_difficult_objects_take_no_part() -> None:
     assert not result.missed.any()
     assert np.isnan(result.cost).all()
     assert np.isnan(result.mean_ap)
-
-
-# Label errors
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_label_errors_follow_the_plain_rules(seed: int) -> None:
-    problem = near_problem(seed)
-    result = label_errors(*matched(problem), score_threshold=0.5)
-    ious = np.array([
-        [voc_overlap(a, b) * (i == j) for b, j in zip(problem["gt_boxes"], problem["gt_images"], strict=True)]
-        for a, i in zip(problem["det_boxes"], problem["det_images"], strict=True)
-    ]).reshape(len(problem["det_boxes"]), len(problem["gt_boxes"]))  # fmt: skip
-    own = ious * (problem["det_labels"][:, None] == problem["gt_labels"])
-    rows = [
-        d for d in range(len(problem["det_boxes"])) if problem["det_scores"][d] >= 0.5 and (own[d] < 0.1).all()
-    ]  # fmt: skip
-    rows.sort(key=lambda d: -problem["det_scores"][d])
-    assert result.detections.tolist() == rows
-    np.testing.assert_array_equal(result.detection_scores, problem["det_scores"][rows])
-    np.testing.assert_array_equal(result.detection_iou, [ious[d].max(initial=0) for d in rows])
-    assert result.detection_gt.tolist() == [int(ious[d].argmax()) if ious[d].any() else -1 for d in rows]
-
-
-def test_label_errors_by_hand() -> None:
-    rows = [(BOX, 0.6, 0), (FAR, 0.9, 0), (LOOSE, 0.95, 1), (FAR, 0.4, 1)]
-    truths = [(BOX, 0), ([900.0, 900.0, 950.0, 950.0], 1), ([0.0, 0.0, 12.0, 10.0], 1)]
-    result = label_errors(*matched(example(rows, truths)))
-    # The third detection has a ground truth of its class at an IoU above 0.1, the last one too low a score.
-    assert (result.detections.tolist(), result.detection_gt.tolist()) == ([1], [-1])
 
 
 # Both

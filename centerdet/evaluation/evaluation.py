@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from ..metrics.coco import evaluate as evaluate_coco
 from ..metrics.coco_curves import LIMITS
 from ..metrics.coco_index import evaluate_files
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
+from ..metrics.label_errors import label_errors
 from ..metrics.protocols import Step, from_voc_to_coco
 from ..metrics.result import Result
 from ..metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
-from ..metrics.tide import ErrorKinds, error_kinds, label_errors
+from ..metrics.tide import ErrorKinds, error_kinds
 from ..metrics.voc import average, match_detections
 from ..text import format_percent, format_table, plural
 from .files import Results
+from .suspects import Suspect, describe
 
 if TYPE_CHECKING:
     from ..detector import Detector
@@ -41,17 +43,6 @@ __all__ = ["Evaluation", "Suspect", "evaluate", "evaluate_detections", "make_arr
 USUAL_LIMIT = 100
 SUSPICIOUS_SCORE = 0.05  # detectors without a threshold score their worst detections far below
 NAMES = {"ap": "voc-area", "ap_11pt": "voc07-11pt", "mean_ap": "mean voc-area", "mean_ap_11pt": "mean voc07-11pt"}
-
-
-class Suspect(NamedTuple):
-    """A confident detection without an object of its class: `overlaps` names the object it overlaps most, if any."""
-
-    image: Path
-    name: str
-    score: float
-    box: tuple[float, float, float, float]
-    overlaps: str | None
-    iou: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +123,8 @@ class Evaluation:
         return bootstrap_ap(self.arrays, self.match, num_images=self.num_images, resamples=resamples)
 
     def suspects(self, limit: int | None = None) -> list[Suspect]:
-        """Detections that may show errors of the labels, the most confident first."""
-        likely, results, labels = label_errors(self.arrays, self.match), self.results, self.arrays.gt_labels
-        rows = zip(likely.detections.tolist(), likely.detection_gt.tolist(), likely.detection_iou.tolist(), strict=True)
-        return [
-            Suspect(
-                self.paths[results.images[row]], self.names[results.labels[row]], float(results.scores[row]),
-                tuple(results.boxes[row].tolist()), self.names[labels[other]] if other >= 0 else None, iou,
-            )
-            for row, other, iou in list(rows)[:limit]
-        ]  # fmt: skip
+        """Likely label errors, the most likely first."""
+        return describe(label_errors(self.arrays, self.match), self.arrays, self.names, self.paths)[:limit]
 
     def coco(self, max_detections: Sequence[int] = LIMITS) -> CocoResult:
         """The COCO numbers, as pycocotools computes them: crowds ignored, difficult objects not; size by the area."""
@@ -194,7 +177,7 @@ class Evaluation:
         if details:
             names = ("by_size", "operating_points", "confusion_matrix", "error_kinds", "bootstrap")
             plain |= {name: _to_dict(getattr(self, name)()) for name in names}
-            plain["suspects"] = [{**one._asdict(), "image": str(one.image)} for one in self.suspects()]
+            plain["suspects"] = [one.to_dict() for one in self.suspects()]
         if details or self.coco_files:
             plain["coco"] = self.coco().to_dict()
         if rules:

@@ -1,6 +1,6 @@
-"""The errors of a detector by kind (TIDE), and detections that may show errors of the labels instead.
+"""The errors of a detector by kind (TIDE).
 
-Shapes: D detections, G ground truths, C classes, K kinds of errors, S rows.
+Shapes: D detections, G ground truths, C classes, K kinds of errors.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .arrays import Array, Arrays, check_finite, count_per_class, reaches
+from .arrays import Array, Arrays, count_per_class
 from .order import score_order
 from .overlaps import best_pairs, pairs_of_any_class
 from .result import Result, mean_over
 from .voc import VocMatch, average
 
-__all__ = ["ErrorKind", "ErrorKinds", "LabelErrors", "error_kinds", "label_errors"]
+__all__ = ["ErrorKind", "ErrorKinds", "error_kinds"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,7 +44,8 @@ class ErrorKinds(Result):
     kinds: K = 6 names, in the order of `ErrorKind`. count (K, C) by the class of the detection, for missed by that of
     the ground truth. cost (K, C): NaN for classes without ground truth; mean_cost (K,). false_positive_cost,
     false_negative_cost (C,): all of either fixed. Not in to_dict: detection_kind (D,), an `ErrorKind` or -1 for true
-    and ignored detections; missed (G,) bool.
+    and ignored detections; other_gt (D,) and other_iou (D,), of false positives with an IoU of background_iou or more;
+    missed (G,) bool.
     """
 
     kinds: tuple[str, ...]
@@ -60,6 +61,8 @@ class ErrorKinds(Result):
     iou_threshold: float
     background_iou: float
     detection_kind: Ints = field(metadata={"json": False})
+    other_gt: Ints = field(metadata={"json": False})
+    other_iou: Floats = field(metadata={"json": False})
     missed: Mask = field(metadata={"json": False})
 
 
@@ -149,43 +152,9 @@ def error_kinds(arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1)
     count[ErrorKind.MISSED] = count_per_class(arrays, missed)
     return ErrorKinds(
         tuple(each.name.lower() for each in ErrorKind), np.stack(count), cost[:6], np.array(means[:6]),
-        cost[6], cost[7], means[6], means[7], ap, mean_over(ap), threshold, float(background_iou), kind, missed,
+        cost[6], cost[7], means[6], means[7], ap, mean_over(ap), threshold, float(background_iou), kind,
+        other_gt, other_iou, missed,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelErrors(Result):
-    """Detections that may show errors of the labels, the most confident first.
-
-    detections (S,): rows, with their scores; detection_gt (S,): the row of the ground truth of any class that each
-    overlaps most, -1 for none, and their IoU.
-    """
-
-    detections: Ints
-    detection_scores: Floats
-    detection_gt: Ints
-    detection_iou: Floats
-    score_threshold: float
-    background_iou: float
-
-
-def label_errors(
-    arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1, score_threshold: float = 0.5
-) -> LabelErrors:
-    """Confident detections without a ground truth of their class: likely errors of the labels.
-
-    That is: score >= score_threshold, and no ground truth of their class, difficult or not, with IoU >=
-    background_iou; by falling score, then row. Where the IoU with another class is high the label may be wrong, else an
-    object may be missing.
-    """
-    if not 0 < background_iou <= 1:
-        raise DataError(f"background_iou: expected a number in (0, 1], got {background_iou!r}")
-    score_threshold = check_finite("score_threshold", score_threshold)
-    rows = np.flatnonzero(reaches(arrays.det_scores, score_threshold) & (match.best_iou < background_iou))
-    rows = rows[np.argsort(-arrays.det_scores[rows], kind="stable")]
-    gt, iou = _best(*pairs_of_any_class(arrays, 0.0, rows), len(arrays.det_scores))
-    scores = arrays.det_scores[rows].astype(np.float64)
-    return LabelErrors(rows, scores, gt[rows], iou[rows], score_threshold, float(background_iou))
 
 
 def _best(det: Ints, truth: Ints, iou: Floats, count: int) -> tuple[Ints, Floats]:

@@ -1,0 +1,207 @@
+"""Likely errors of the labels: annotations that a confident detector contradicts.
+
+A score is the detector's confidence that the label is wrong, so that all kinds are ranked in one list.
+
+Shapes: D detections, G ground truths, S suspects.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .arrays import SIZE_RANGES, Arrays, box_area, check_finite, reaches
+from .overlaps import best_pairs, find_cells, overlapping_pairs, pairs_of_any_class
+from .result import Result
+from .voc import VocMatch
+
+__all__ = ["LabelErrorKind", "LabelErrors", "label_errors"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+TWIN_IOU = 0.7  # two boxes of one class that overlap as much are one object or two that hide each other
+WRONG = 0.05
+"""The share of boxes assumed to be wrong before a detector is asked: an object that it overlooks is more likely an
+object than no object."""
+
+
+class LabelErrorKind(IntEnum):
+    """What may be wrong: an object without a box; a box with another class, too far off, of nothing, or repeated."""
+
+    MISSING = 0
+    RENAMED = 1
+    SHIFTED = 2
+    SPURIOUS = 3
+    DUPLICATE = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelErrors(Result):
+    """Likely label errors, the most likely first.
+
+    kind (S,): a `LabelErrorKind`. score (S,): from 0 to 1. detection (S,): the row of the detection that shows the
+    error, -1 for none (spurious, duplicate). gt (S,): the row of the ground truth in question; where an object is
+    missing that of any class which the detection overlaps most, or -1. iou (S,): of the two; for a duplicate with its
+    twin.
+    """
+
+    kind: Ints
+    score: Floats
+    detection: Ints
+    gt: Ints
+    iou: Floats
+    score_threshold: float
+    background_iou: float
+
+
+def label_errors(
+    arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1, score_threshold: float = 0.3
+) -> LabelErrors:
+    """Annotations that the detections contradict, each with a score of at least score_threshold.
+
+    s is the score of a detection of at least score_threshold, t the match's IoU threshold; a ground truth is *seen*
+    with the best score of a detection of its class that has it as its best one with IoU >= t, 0 without one.
+        renamed    the detection has IoU >= t with a ground truth of another class, and with none of its class:
+                   (s - the best score of the label's class near it) / P, where P = 1 - the product of 1 - the best
+                   score near it over all classes is the chance of any object: that one is labeled is evidence.
+                   Near: with IoU >= background_iou, since loose boxes show the class as well
+        shifted    it is no such, and the closest detection of its best ground truth of its class, with
+                   background_iou <= IoU < t: s
+        missing    it is neither, and has no IoU >= t with any ground truth: s
+        duplicate  a ground truth overlaps another one of its class by TWIN_IOU or more, and is the less seen of the
+                   two: IoU * (1 - seen)
+        spurious   no detection of its class touches it: the chance that it is no object, if WRONG of all boxes are
+                   none, given the share of the objects of its class and size that are seen, * (1 - seen / threshold)
+    Each detection and each ground truth is in at most one suspect, the best-scored; of proposals of missing objects
+    that overlap by t, the best-scored stays. Ground truths that are difficult or crowds are no suspects, and explain
+    detections: a detection of which half lies in a crowd of its class is none either.
+    """
+    if not 0 < background_iou <= 1:
+        raise DataError(f"background_iou: expected a number in (0, 1], got {background_iou!r}")
+    score_threshold = check_finite("score_threshold", score_threshold)
+    count, total = len(arrays.det_scores), len(arrays.gt_boxes)
+    scores = arrays.det_scores.astype(np.float64)
+    real = ~(arrays.gt_difficult | arrays.gt_crowd)
+    seen = np.zeros(total + 1)  # the last is that of no ground truth, -1
+    fits = match.best_iou >= match.iou_threshold
+    np.maximum.at(seen, match.best_gt[fits], np.clip(scores[fits], 0, 1))
+
+    rows = np.flatnonzero(reaches(arrays.det_scores, score_threshold))
+    det, truth, iou = pairs_of_any_class(arrays, 0.0, rows)
+    same = arrays.det_labels[det] == arrays.gt_labels[truth]
+    own_gt, own_iou = _best(det[same], truth[same], iou[same], count)
+    other_gt, other_iou = _best(det[~same], truth[~same], iou[~same], count)
+    closest = _closest(det[same], truth[same], iou[same], total)
+
+    lonely, fitting, confused = (
+        own_iou[rows] < background_iou,
+        own_iou[rows] >= match.iou_threshold,
+        other_iou[rows] >= match.iou_threshold,
+    )
+    nearest = closest[own_gt[rows]] == rows
+    renamed, apart = rows[~fitting & confused], ~fitting & ~confused
+    shifted = rows[apart & ~lonely & nearest]
+    free = apart & (lonely | ~nearest) & ~_in_crowd(arrays, rows, det[same], truth[same])
+    missing = _drop_repeats(arrays, rows[free], match.iou_threshold)
+    any_gt = np.where(own_iou >= other_iou, own_gt, other_gt)
+    twin, twin_iou = _twins(arrays, seen[:-1], real)
+    spurious, doubt = _spurious(arrays, seen[:-1], real & (closest[:-1] < 0), score_threshold)
+
+    parts = [  # kind, score, detection, ground truth, IoU
+        (LabelErrorKind.MISSING, scores[missing], missing, any_gt[missing], np.maximum(own_iou, other_iou)[missing]),
+        (LabelErrorKind.RENAMED, _margins(arrays, renamed, other_gt[renamed], background_iou), renamed,
+         other_gt[renamed], other_iou[renamed]),
+        (LabelErrorKind.SHIFTED, scores[shifted], shifted, own_gt[shifted], own_iou[shifted]),
+        (LabelErrorKind.SPURIOUS, doubt, np.full(len(spurious), -1), spurious, np.zeros(len(spurious))),
+        (LabelErrorKind.DUPLICATE, twin_iou * (1 - seen[twin]), np.full(len(twin), -1), twin, twin_iou),
+    ]  # fmt: skip
+    kind = np.concatenate([np.full(len(part[1]), part[0]) for part in parts])
+    score, detection, gt, iou = (np.concatenate([part[column] for part in parts]) for column in range(1, 5))
+    order = np.argsort(-score, kind="stable")
+    kept = (score >= score_threshold) & ((kind == LabelErrorKind.MISSING) | np.append(real, False)[gt])
+    order = order[kept[order]]
+    named_gt = order[kind[order] != LabelErrorKind.MISSING]  # a missing object's ground truth is not in question
+    first = np.ones(len(score), bool)
+    first[named_gt] = False
+    first[named_gt[np.unique(gt[named_gt], return_index=True)[1]]] = True
+    order = order[first[order]]
+    kind, score, detection, gt, iou = (column[order] for column in (kind, score, detection, gt, iou))
+    return LabelErrors(kind, score, detection, gt, iou, score_threshold, float(background_iou))
+
+
+def _best(det: Ints, truth: Ints, iou: Floats, count: int) -> tuple[Ints, Floats]:
+    """The ground truth of highest IoU (-1: none) of each of `count` detections, and that IoU (0)."""
+    best, highest = np.full(count, -1), np.zeros(count)
+    det, truth, iou = best_pairs(det, truth, iou)
+    best[det], highest[det] = truth, iou
+    return best, highest
+
+
+def _closest(det: Ints, truth: Ints, iou: Floats, total: int) -> Ints:
+    """The detection of highest IoU of each of `total` ground truths, -1 for none; one more -1 comes last."""
+    order = np.argsort(truth, kind="stable")
+    best, _ = _best(truth[order], det[order], iou[order], total + 1)
+    return best
+
+
+def _margins(arrays: Arrays, det: Ints, truth: Ints, floor: float) -> Floats:
+    """How much more likely each detection's class is than that of a ground truth which it overlaps, given an object."""
+    number = np.full(len(arrays.gt_boxes), -1)
+    number[truth] = np.arange(len(truth))
+    near, there, _ = pairs_of_any_class(
+        arrays, floor, np.flatnonzero(np.isin(arrays.det_images, arrays.gt_images[truth]))
+    )
+    near, row = near[number[there] >= 0], number[there[number[there] >= 0]]
+    best = np.zeros((len(truth), arrays.num_classes))
+    np.maximum.at(best, (row, arrays.det_labels[near]), np.clip(arrays.det_scores[near].astype(np.float64), 0, 1))
+    last = number[truth]  # several detections may overlap one ground truth
+    some = 1 - np.prod(1 - best[last], axis=1)
+    margins: Floats = (arrays.det_scores[det].astype(np.float64) - best[last, arrays.gt_labels[truth]]) / some
+    return margins
+
+
+def _in_crowd(arrays: Arrays, rows: Ints, det: Ints, truth: Ints) -> Mask:
+    """Which of the rows have half of their area in a crowd of their class, given all pairs of a class that overlap."""
+    pairs = np.flatnonzero(arrays.gt_crowd[truth])
+    boxes, crowds = arrays.det_boxes[det[pairs]].astype(np.float64), arrays.gt_boxes[truth[pairs]]
+    shared = box_area(np.hstack([np.maximum(boxes[:, :2], crowds[:, :2]), np.minimum(boxes[:, 2:], crowds[:, 2:])]))
+    return np.isin(rows, det[pairs[shared >= box_area(boxes) / 2]])
+
+
+def _drop_repeats(arrays: Arrays, rows: Ints, iou_threshold: float) -> Ints:
+    """The detections that no better one among them in their image overlaps by iou_threshold, whatever the classes."""
+    rows = rows[np.argsort(-arrays.det_scores[rows], kind="stable")]
+    nothing = np.zeros(len(rows), np.int64)
+    images, boxes = arrays.det_images[rows], arrays.det_boxes[rows].astype(np.float64)
+    among = replace(arrays.take(rows), det_labels=nothing, gt_boxes=boxes, gt_labels=nothing, gt_images=images,
+                    gt_difficult=nothing > 0, gt_crowd=nothing > 0, num_classes=1)  # fmt: skip
+    det, better, _ = overlapping_pairs(among, find_cells(among), iou_threshold)
+    return np.delete(rows, det[better < det])
+
+
+def _twins(arrays: Arrays, seen: Floats, real: Mask) -> tuple[Ints, Floats]:
+    """Ground truths that a better seen one of their class covers (the earlier of equals), and their IoU."""
+    among = replace(arrays, det_boxes=arrays.gt_boxes, det_scores=seen, det_labels=arrays.gt_labels,
+                    det_images=arrays.gt_images)  # fmt: skip
+    one, other, iou = overlapping_pairs(among, find_cells(among), TWIN_IOU)
+    good = real[one] & real[other] & ((seen[one] < seen[other]) | ((seen[one] == seen[other]) & (one > other)))
+    covered, _, overlap = best_pairs(one[good], other[good], iou[good])
+    return covered, overlap
+
+
+def _spurious(arrays: Arrays, seen: Floats, alone: Mask, score_threshold: float) -> tuple[Ints, Floats]:
+    """Ground truths that no detection touches, and the chance that each is no object."""
+    area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
+    size = np.searchsorted([SIZE_RANGES["small"][1], SIZE_RANGES["medium"][1]], area)
+    group = arrays.gt_labels * 3 + size
+    used = ~(arrays.gt_difficult | arrays.gt_crowd)
+    objects, overlooked = (
+        np.bincount(group[part], minlength=3 * arrays.num_classes) for part in (used, used & (seen < score_threshold))
+    )
+    rows = np.flatnonzero(alone & (seen < score_threshold))
+    rate = ((overlooked + 1) / (objects + 2))[group[rows]]  # Laplace's rule: few objects are no evidence
+    return rows, WRONG / (WRONG + (1 - WRONG) * rate) * (1 - seen[rows] / score_threshold)
