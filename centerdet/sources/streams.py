@@ -5,6 +5,7 @@ error and the rest follows; an invalid source (an empty folder, a URL without pe
 as well where it comes out of an iterator. Images are RGB uint8 (H, W, 3), upright.
 """
 
+import itertools
 import re
 import sys
 import threading
@@ -155,7 +156,7 @@ class _Plan:
     def jobs(self, source: Any, where: str) -> list[_Job]:
         """The parts of one source, each to be opened when its turn comes."""
         if isinstance(source, int) and not isinstance(source, bool):
-            return [lambda: newest(_read_webcam(source))]
+            return [partial(_read_webcam, source)]
         if isinstance(source, str) and is_url(source):
             if not self.allow_urls:
                 raise ConfigError(f"{source}: URLs are fetched with allow_urls=True (--allow-urls) only")
@@ -264,17 +265,23 @@ def _stated_seconds(kind: str, stream: Any) -> float:
 
 
 def _read_webcam(number: int) -> Iterator[Found]:
-    """Every frame that the camera gives, as fast as it gives them."""
-    camera, source = cv2.VideoCapture(number), f"webcam {number}"
-    count = 0
+    """The newest frame each time, until the camera gives no more."""
+    source = f"webcam {number}"
     try:
-        while True:
+        for count, frame in newest(_capture(number)):
+            yield Found(source, count, load(np.asarray(frame, np.uint8), color="bgr"))
+    except ImageError as error:
+        yield Found(source, None, ImageError(f"{source}: {error}"))
+
+
+def _capture(number: int) -> Iterator[tuple[int, Any]]:
+    """Every frame that the camera gives, numbered from 0, as fast as it gives them."""
+    camera = cv2.VideoCapture(number)
+    try:
+        for count in itertools.count():
             good, frame = camera.read()
             if not good:
-                reason = "cannot be opened" if count == 0 else f"no image after frame {count - 1}"
-                yield Found(source, None, ImageError(f"{source}: {reason}"))
-                return
-            yield Found(source, count, load(np.asarray(frame, np.uint8), color="bgr"))
-            count += 1
+                raise ImageError(f"no image after frame {count - 1}" if count else "cannot be opened")
+            yield count, frame
     finally:
         camera.release()
