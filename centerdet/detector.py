@@ -6,6 +6,7 @@ and OpenCV over a `Runtime`. Images are RGB uint8 (H, W, 3), boxes xyxy px of th
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -19,6 +20,7 @@ from .boxes import clip, nms
 from .detections import Detections
 from .errors import CenterdetError, ConfigError
 from .images import Geometry, Source, load
+from .metrics.arrays import reaches
 from .runtimes import Runtime, open_runtime
 from .runtimes.process import is_forked
 from .sources import Found, Sources, is_live, open_sources
@@ -29,6 +31,7 @@ __all__ = ["Detector"]
 MAX_DETECTIONS = 100
 
 Pixels: TypeAlias = NDArray[np.uint8]
+Thresholds: TypeAlias = NDArray[np.float64]
 Item = TypeVar("Item")
 
 _LIMITED = Lock()
@@ -40,12 +43,14 @@ class Detector:
     Args:
         runtime: the network; see `open_runtime`, or `PyTorchRuntime` for a `Network` in memory.
         nms_iou: of two boxes of a class that overlap more, only the better one stays; None: the runtime's.
+
+    `calibration`, of the runtime, turns the scores of what NMS and the limit of 100 leave into probabilities.
     """
 
     def __init__(self, runtime: Runtime, *, nms_iou: float | None = None) -> None:
         is_forked()  # remembers the process
         self.runtime = runtime
-        self.names, self.size = runtime.names, runtime.size
+        self.names, self.size, self.calibration = runtime.names, runtime.size, runtime.calibration
         self.nms_iou = runtime.nms_iou if nms_iou is None else nms_iou
         if not 0 <= self.nms_iou <= 1:
             raise ConfigError(f"nms_iou: expected 0 to 1, got {self.nms_iou}")
@@ -73,13 +78,20 @@ class Detector:
         save = getattr(self.runtime, "save", None)
         if save is None:
             raise ConfigError(f"{path}: only detectors loaded from .safetensors weights can be saved")
-        save(path, nms_iou=self.nms_iou, **fields)
+        stored = {} if self.calibration is None else {"calibration": self.calibration.to_dict()}
+        save(path, nms_iou=self.nms_iou, **{**stored, **fields})
+
+    def uncalibrated(self) -> "Detector":
+        """This detector with the network's raw scores."""
+        other = copy(self)
+        other.calibration = None
+        return other
 
     def predict(
         self,
         image: Source,
         *,
-        score_threshold: float = 0.3,
+        score_threshold: float | str = 0.3,
         color: str = "rgb",
         tile: int | None = None,
         overlap: float = 0.2,
@@ -88,14 +100,16 @@ class Detector:
 
         Args:
             image: path, bytes, PIL image, uint8 array (H, W, 3) or uint8 tensor (3, H, W).
-            score_threshold: leave out what scores lower, 0 to 1.
+            score_threshold: leave out what scores lower, 0 to 1. With calibrated weights also "best", each class's
+                threshold with the best F1 where the scores were calibrated, or "precision:0.9", the lowest threshold
+                of each class above which 90 % of the detections are expected to be right.
             color: "bgr" for arrays that OpenCV read.
             tile: side in px of square tiles to predict beside the whole image, each at the cost of an image: for small
                 objects in large images.
             overlap: least share of a tile's side that the next one shows too, 0 to 0.9. Detections at an inner border
                 of a tile are dropped, so make it about as large as the objects that need tiles.
         """
-        options = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
+        options: dict[str, Any] = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
         return self.predict_batch([image], color=color, **options)[0]
 
     def predict_batch(self, images: Iterable[Source], *, color: str = "rgb", **options: Any) -> list[Detections]:
@@ -103,7 +117,7 @@ class Detector:
 
         An image that cannot be read raises its error.
         """
-        checked = _check(**options)
+        checked = self._check(**options)
         stream = (
             Found(str(image), None, load(image, color=color), is_file=True)
             if isinstance(image, str | Path)
@@ -117,7 +131,7 @@ class Detector:
         self,
         source: Sources,
         *,
-        score_threshold: float = 0.3,
+        score_threshold: float | str = 0.3,
         color: str = "rgb",
         allow_urls: bool = False,
         tile: int | None = None,
@@ -129,7 +143,7 @@ class Detector:
         sources, such as an empty folder, raise at once; those out of an iterator are yielded as errors. Closing or
         dropping the stream ends the background.
         """
-        options = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
+        options: dict[str, Any] = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
         flow = self.stream_images(source, color=color, allow_urls=allow_urls, **options)
         return ((item.where, result) for item, result in flow)
 
@@ -137,17 +151,17 @@ class Detector:
         self, source: Sources, *, color: str = "rgb", allow_urls: bool = False, **options: Any
     ) -> Iterator[tuple[Found, Detections | CenterdetError]]:
         """`stream`, with its options, that yields each image as well, to draw on: (`Found`, detections or error)."""
-        checked = _check(**options)
+        checked = self._check(**options)
         opened = open_sources(source, color=color, allow_urls=allow_urls)
         return self._flow(opened, *checked, together=1 if is_live(source) else self.runtime.batch_size)
 
     def _flow(
-        self, stream: Iterable[Found], score_threshold: float, tiling: Tiling, *, together: int
+        self, stream: Iterable[Found], thresholds: Thresholds, tiling: Tiling, *, together: int
     ) -> Iterator[tuple[Found, Detections | CenterdetError]]:
         """Each image with its detections, each broken one with its error, in order, `together` at a time."""
         for chunk in _chunks(stream, together):
             images = [item.image for item in chunk if not isinstance(item.image, CenterdetError)]
-            rows = self._detect(images, score_threshold, tiling)
+            rows = self._detect(images, thresholds, tiling)
             for item in chunk:
                 if isinstance(item.image, CenterdetError):
                     yield item, item.image
@@ -155,7 +169,7 @@ class Detector:
                     source = item.source if item.is_file else None
                     yield item, Detections(*next(rows), self.names, item.image.shape[:2], source)
 
-    def _detect(self, images: list[Pixels], score_threshold: float, tiling: Tiling) -> Iterator[Rows]:
+    def _detect(self, images: list[Pixels], thresholds: Thresholds, tiling: Tiling) -> Iterator[Rows]:
         """The detections of each image: cut into views, which run in batches, and merged."""
         windows = [tiling.cut(image.shape[:2]) for image in images]
         views = (
@@ -163,29 +177,47 @@ class Detector:
             for image, cut in zip(images, windows, strict=True)
             for left, top, right, bottom in cut
         )
-        rows = self._run(views, score_threshold)
+        rows = self._run(views, thresholds)
         for cut in windows:
-            yield merge(list(islice(rows, len(cut))), cut, self.nms_iou)
+            merged = merge(list(islice(rows, len(cut))), cut, self.nms_iou)
+            yield merged._replace(scores=self._calibrate(merged))
 
-    def _run(self, views: Iterator[Pixels], score_threshold: float) -> Iterator[Rows]:
-        """The detections of each view, in its pixels, best first."""
+    def _run(self, views: Iterator[Pixels], thresholds: Thresholds) -> Iterator[Rows]:
+        """The detections of each view, in its pixels, best first; with raw scores, whose order NMS uses."""
+        lowest = float(thresholds.min()) if self.calibration is None else self.calibration.lowest(thresholds)
         for chunk in _chunks(views, self.runtime.batch_size):
             geometries = [Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
             with _limit_opencv(None if is_forked() else self.runtime.threads):
                 batch = np.stack([one.forward_image(view) for one, view in zip(geometries, chunk, strict=True)])
             for geometry, *outputs in zip(geometries, *self.runtime.run(batch), strict=True):
                 rows = Rows(*outputs)
-                rows = rows.select(rows.scores >= score_threshold)
+                rows = rows.select(rows.scores >= lowest)  # saves time: NMS would not change what stays
                 rows = rows.select(nms(*rows, self.nms_iou)[:MAX_DETECTIONS])
+                rows = rows.select(reaches(self._calibrate(rows), thresholds[rows.labels]))
                 boxes = clip(geometry.inverse(rows.boxes), geometry.height, geometry.width)
                 boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
                 yield rows._replace(boxes=boxes)
 
+    def _calibrate(self, rows: Rows) -> NDArray[np.float32]:
+        if self.calibration is None:
+            return rows.scores
+        return self.calibration.apply(rows.scores, rows.labels).astype(np.float32)
 
-def _check(score_threshold: float = 0.3, tile: int | None = None, overlap: float = 0.2) -> tuple[float, Tiling]:
-    if not 0 <= score_threshold <= 1:
-        raise ConfigError(f"score_threshold: expected 0 to 1, got {score_threshold}")
-    return score_threshold, Tiling(tile, overlap)
+    def _check(
+        self, score_threshold: float | str = 0.3, tile: int | None = None, overlap: float = 0.2
+    ) -> tuple[Thresholds, Tiling]:
+        """Each class's threshold (C,), and how images are cut."""
+        tiling = Tiling(tile, overlap)
+        if isinstance(score_threshold, str):
+            if self.calibration is None:
+                raise ConfigError(
+                    f"score_threshold: expected a number from 0 to 1 for weights without calibration, got "
+                    f"{score_threshold!r}: run centerdet calibrate on them first"
+                )
+            return self.calibration.thresholds(score_threshold), tiling
+        if not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold: expected 0 to 1, got {score_threshold}")
+        return np.full(len(self.names), score_threshold, np.float64), tiling
 
 
 def _chunks(items: Iterable[Item], length: int) -> Iterator[list[Item]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_network
+from tiny import tiny_calibration, tiny_config, tiny_network
 
 from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
@@ -420,9 +420,12 @@ def test_a_local_file_of_backbone_weights_is_reported(data: Path, tmp_path: Path
 def test_a_start_from_other_classes_renews_the_class_outputs_alone(data: Path, tmp_path: Path) -> None:
     network = tiny_network(2, freeze=3)
     start = tmp_path / "start.safetensors"
-    Detector(PyTorchRuntime(network, ("cat", "dog"), 64)).save(start)
+    calibration = tiny_calibration(("cat", "dog")).to_dict()
+    Detector(PyTorchRuntime(network, ("cat", "dog"), 64)).save(start, calibration=calibration)
     config = tiny_config(data, tmp_path / "run", init_from=str(start), epochs=1 / STEPS, lr=0, backbone_lr=0)
-    tensors = train(config).runtime.network.state_dict()
+    trained = train(config)
+    assert trained.calibration is None, "of other weights"
+    tensors = trained.runtime.network.state_dict()
     for name, before in network.named_parameters():
         fresh = name.startswith("heatmap_head.2.")
         assert tensors[name].shape[1:] == before.shape[1:]

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from centerdet import Detector
+from centerdet.metrics.score_map import Calibration
 from centerdet.models import Network
 from centerdet.runtimes.pytorch import PyTorchRuntime, halve
 
@@ -27,6 +29,13 @@ def tiny_detector(names: tuple[str, ...] = NAMES, size: int = 64, threads: int |
     """It detects a hundred things everywhere; its numbers fit in half precision."""
     network = halve(tiny_network(len(names)))
     return Detector(PyTorchRuntime(network, names, size, device="cpu", threads=threads))
+
+
+def tiny_calibration(names: tuple[str, ...] = NAMES) -> Calibration:
+    """A map of each class of its own: the n-th one raises scores to the power 1 / (n + 1), on 65 knots."""
+    scores, levels = np.linspace(0, 1, 65), np.linspace(0, 1, 21)
+    powers = 1 / (1 + np.arange(len(names)))[:, None]
+    return Calibration(names, scores, scores**powers, np.linspace(0.1, 0.9, len(names)), levels**2 * powers, "drawn")
 
 
 def tiny_config(data: Path, out: Path, **changes: Any) -> "TrainConfig":

@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from ..errors import CenterdetError
 from .bench import bench
+from .calibrate import calibrate
 from .data import check, convert, download, split
 from .evaluate import evaluate
 from .export import export
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (train, evaluate, predict, export, bench, serve, check, convert, split, download):
+for _command in (train, evaluate, calibrate, predict, export, bench, serve, check, convert, split, download):
     # Each paragraph of the docstring on one line, which the terminal breaks where it ends.
     app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or ""))(_command)
 

@@ -10,17 +10,8 @@ from ..data.records import Item
 from .show import bar
 
 __all__ = [
-    "Device",
-    "Outside",
-    "Overlap",
-    "Rescale",
-    "Strict",
-    "Tile",
-    "follow_reading",
-    "in_a_folder",
-    "read_score",
-    "tiling",
-]
+    "Device", "Outside", "Overlap", "Rescale", "Score", "Strict", "Tile", "follow_reading", "in_a_folder", "tiling",
+]  # fmt: skip
 
 
 def _read_score(text: str) -> float | str:

@@ -17,7 +17,7 @@ from ..runtimes.weights import weights_path
 from ..text import nearest, plural
 from .journal import Journal
 from .labels import LABELS, LabelFiles
-from .options import Device, Overlap, Tile, in_a_folder, tiling
+from .options import Device, Overlap, Score, Tile, in_a_folder, tiling
 from .results import Copies, is_video, open_rows
 from .show import console, errors
 
@@ -55,9 +55,7 @@ def predict(
             callback=in_a_folder,
         ),
     ] = "",
-    score_threshold: Annotated[
-        float, typer.Option("--score-threshold", "--score", min=0, max=1, help="leave out what scores lower")
-    ] = 0.3,
+    score_threshold: Score = "0.3",
     classes: Annotated[list[str] | None, typer.Option("--classes", help="keep only this class (repeatable)")] = None,
     nms_iou: Annotated[
         float | None, typer.Option(min=0, max=1, help="of two boxes of a class that overlap more, keep the better one")

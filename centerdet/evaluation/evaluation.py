@@ -218,19 +218,25 @@ def evaluate(
 ) -> Evaluation:
     """Predict every image of the dataset, decoded ahead, and evaluate; an image that cannot be read is raised.
 
+    Calibrated scores are those of `Calibration.apply` in double precision, so that AP is that of the raw scores.
     progress: called with the number of images done.
     """
     if tuple(dataset.names) != detector.names:
         raise DataError(f"names: the detector has {list(detector.names)}, the dataset has {list(dataset.names)}")
     paths = [sample.path for sample in dataset.samples]
     detections: list[Detections] = []
-    for _, result in detector.stream(paths, score_threshold=score_threshold, tile=tile, overlap=overlap):
+    calibration, raw = detector.calibration, detector.uncalibrated()
+    lowest = 0.0 if calibration else score_threshold
+    for _, result in raw.stream(paths, score_threshold=lowest, tile=tile, overlap=overlap):
         if isinstance(result, CenterdetError):
             raise result
         detections.append(result)
         if progress:
             progress(len(detections))
-    return replace(evaluate_detections(detections, dataset, score_threshold=score_threshold), tile=tile)
+    results = Results.join(detections)
+    if calibration:
+        results = replace(results, scores=calibration.apply(results.scores, results.labels))
+    return replace(evaluate_detections(results, dataset, score_threshold=score_threshold), tile=tile)
 
 
 def evaluate_detections(

@@ -22,7 +22,7 @@ from .voc import RECALLS, VocMatch
 
 __all__ = [
     "Bootstrap", "Comparison", "Difference", "Interval", "Ranking",
-    "average_precisions", "bootstrap_ap", "compare_models", "rank",
+    "average_precisions", "bootstrap_ap", "check_options", "compare_models", "draw_images", "rank",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,7 @@ def bootstrap_ap(
     num_images: the number of images evaluated; by default those that have a detection or a ground truth. The mean of a
     resample is over the classes that have ground truth in it.
     """
-    _check_options(resamples, confidence, seed)
+    check_options(resamples, confidence, seed)
     det_images, gt_images, num_images = number_images(arrays, num_images)
     rows = match.order[~match.ignored[match.order]]
     real = ~arrays.gt_difficult
@@ -108,7 +108,7 @@ def bootstrap_ap(
         arrays.gt_labels[real], gt_images[real], arrays.num_classes,
     )  # fmt: skip
     point = average_precisions(ranking, np.ones((1, num_images), np.int32))
-    samples = _resample(ranking, partial(_draw, seed, num_images), num_images, resamples)
+    samples = _resample(ranking, partial(draw_images, seed, num_images), num_images, resamples)
     area, eleven, mean_area, mean_eleven = (
         _interval(value[0], sample, confidence) for value, sample in zip(point, samples, strict=True)
     )
@@ -131,7 +131,7 @@ def compare_models(
     random swaps whose difference is at least as large in absolute value) / (1 + resamples). In a swap, equal scores
     keep the first's rows before the second's.
     """
-    _check_options(resamples, confidence, seed)
+    check_options(resamples, confidence, seed)
     (one, first_match), (two, second_match) = first, second
     if one.num_classes != two.num_classes or any(
         not np.array_equal(getattr(one, name), getattr(two, name))
@@ -152,7 +152,7 @@ def compare_models(
         rankings.append(rank(both.det_labels[rows], correct, det_images[rows], gt_labels, gt_images, both.num_classes))
     ones = np.ones((1, num_images), np.int32)
     points = [average_precisions(ranking, ones) for ranking in rankings]
-    drawn = [_resample(ranking, partial(_draw, seed, num_images), num_images, resamples) for ranking in rankings]
+    drawn = [_resample(ranking, partial(draw_images, seed, num_images), num_images, resamples) for ranking in rankings]
 
     # For the swaps the second's images are numbered after the first's, and all ground truth lies in one more.
     correct = np.concatenate([first_match.true_positive, second_match.true_positive])
@@ -246,7 +246,7 @@ def _resample(ranking: Ranking, draw: Callable[[int], NDArray[np.int32]], width:
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
-def _draw(seed: int, num_images: int, resample: int) -> NDArray[np.int32]:
+def draw_images(seed: int, num_images: int, resample: int) -> NDArray[np.int32]:
     """How often each image is drawn, (P,)."""
     drawn = np.random.default_rng((seed, resample)).integers(num_images, size=num_images)
     return np.bincount(drawn, minlength=num_images).astype(np.int32)
@@ -293,7 +293,7 @@ def _difference(
     return Difference(first[0], second[0], difference, low, high, p_value)
 
 
-def _check_options(resamples: int, confidence: float, seed: int) -> None:
+def check_options(resamples: int, confidence: float, seed: int) -> None:
     check_whole("resamples", resamples, 1)
     check_whole("seed", seed, 0)
     if not 0 < confidence < 1:

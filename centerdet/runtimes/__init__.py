@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..metrics.score_map import Calibration
 from .weights import weights_path
 
 __all__ = ["NMS_IOU", "TOP_K", "Outputs", "Runtime", "open_runtime"]
@@ -38,6 +39,7 @@ class Runtime(Protocol):
         nms_iou: what `Detector` uses unless it is given another one.
         batch_size: images that are worth running together: 1 on a CPU, which gains nothing from more.
         threads: CPU threads that the caller allowed, also for resizing; None: no limit.
+        calibration: of the scores, which `Detector` applies; None: the scores stay as they are.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,7 @@ class Runtime(Protocol):
     nms_iou: float = NMS_IOU
     batch_size: int = 1
     threads: int | None = None
+    calibration: Calibration | None = None
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """RGB images (B, S, S, 3) to `Outputs`; may be called from several threads."""

@@ -47,7 +47,7 @@ class OnnxRuntime(Runtime):
         self, path: str | Path, content: bytes, header: Header, *, device: str | None = None, threads: int | None = None
     ) -> None:
         self.names, self.size, self.nms_iou, self.threads = header.names, header.size, header.nms_iou, threads
-        self.path = path
+        self.path, self.calibration = path, header.calibration
         onnxruntime.disable_telemetry_events()  # of the builds for Windows
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what fails is raised

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..codec import decode
 from ..errors import ConfigError, WeightsError
+from ..metrics.score_map import Calibration
 from ..models import BACKBONES, Network
 from ..models.folding import fold
 from ..text import as_tuple
@@ -57,6 +58,7 @@ class PyTorchRuntime(Runtime):
             belongs to the process: it is changed for the call and restored; a thread that first uses PyTorch meanwhile
             keeps the smaller count. A process that was forked from one that used PyTorch has one thread.
         nms_iou: the default of a `Detector` that uses this runtime; saved with the weights.
+        calibration: of the scores; likewise.
     """
 
     def __init__(
@@ -68,12 +70,13 @@ class PyTorchRuntime(Runtime):
         device: str | torch.device | None = None,
         threads: int | None = None,
         nms_iou: float = NMS_IOU,
+        calibration: Calibration | None = None,
     ) -> None:
         _limit_forked()
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: expected None or at least 1, got {threads}")
         self.names, self.size, self.nms_iou, self.threads = as_tuple(names), size, nms_iou, threads
-        self.device = find_device(device)
+        self.device, self.calibration = find_device(device), calibration
         self.network = network
         self.graph = Graph(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_size = 16 if self.device.type == "cuda" else 1
@@ -82,13 +85,16 @@ class PyTorchRuntime(Runtime):
     def load(
         cls, path: str | Path, *, device: str | torch.device | None = None, threads: int | None = None
     ) -> "PyTorchRuntime":
-        """The runtime of a weights file; the file chooses backbone, stride, channels, freeze, names, size and NMS IoU
-        within bounds, and nothing else."""
+        """The runtime of a weights file; the file chooses backbone, stride, channels, freeze, names, size, NMS IoU and
+        the calibration of scores within bounds, and nothing else."""
         _limit_forked()
         tensors, fields = read_tensors(path)
         header = check_header(path, fields, nms_iou=NMS_IOU)
         network = load_network(path, tensors, fields)
-        return cls(network, header.names, header.size, device=device, threads=threads, nms_iou=header.nms_iou)
+        return cls(
+            network, header.names, header.size, device=device, threads=threads, nms_iou=header.nms_iou,
+            calibration=header.calibration,
+        )  # fmt: skip
 
     def save(self, path: str | Path, **fields: Any) -> None:
         """Write the weights in half precision, with all that `load` needs and any JSON `fields` beside it."""

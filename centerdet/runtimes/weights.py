@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingWeightsError, WeightsError
+from ..errors import DataError, MissingWeightsError, WeightsError
 from ..files import open_atomic
+from ..metrics.score_map import Calibration
 from ..text import nearest
 
 if TYPE_CHECKING:
@@ -57,15 +58,18 @@ def weights_path(weights: str | Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What every runtime reads from a detector's file: class names, side of the input in px, IoU of its NMS."""
+    """What every runtime reads from a detector's file: class names, side of the input in px, IoU of its NMS, and the
+    calibration of its scores, if it has one."""
 
     names: tuple[str, ...]
     size: int
     nms_iou: float
+    calibration: Calibration | None = None
 
 
 def check_header(where: str | Path, fields: Mapping[str, Any], *, nms_iou: float) -> Header:
-    """The fields `names`, `size` and `nms_iou` (by default the given one) of the file `where`, checked."""
+    """The fields `names`, `size`, `nms_iou` (by default the given one) and `calibration` (by default none) of the file
+    `where`, checked."""
     for field in ("names", "size"):
         if field not in fields:
             raise WeightsError(f"{where}: not detector weights: no {field} in its metadata")
@@ -82,7 +86,11 @@ def check_header(where: str | Path, fields: Mapping[str, Any], *, nms_iou: float
     iou = fields.get("nms_iou", nms_iou)
     if isinstance(iou, bool) or not (isinstance(iou, int | float) and 0 <= iou <= 1):
         raise WeightsError(f"{where}: nms_iou: expected a number from 0 to 1, got {_short(iou)}")
-    return Header(tuple(names), size, float(iou))
+    try:
+        calibration = Calibration.from_dict(fields["calibration"], names) if "calibration" in fields else None
+    except DataError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    return Header(tuple(names), size, float(iou), calibration)
 
 
 def check_integer(where: str | Path, field: str, value: object, low: int, high: int) -> int:
