@@ -1,4 +1,4 @@
-"""EXIF orientation: how a camera held the image, read of a file and applied to its pixels and to boxes in them."""
+"""EXIF orientation: which side of an image is up, read of a file and applied to its pixels and to boxes in them."""
 
 import struct
 from typing import TypeAlias

@@ -280,6 +280,29 @@ def test_boxes_of_images_that_were_labeled_without_their_exif_rotation(
     assert len(notices) == 1 and notices[0].startswith("rescaled boxes: 1 repaired")
 
 
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff"])
+@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
+def test_an_image_without_a_readable_header_is_left_out(tmp_path: Path, form: str, content: bytes) -> None:
+    {"voc": voc, "coco": lambda root, _: coco(root, lambda content: None), "yolo": yolo}[form](tmp_path / "in", "")
+    [path] = (tmp_path / "in").rglob("b.jpg")
+    path.write_bytes(content)
+    notices: list[str] = []
+    written = convert(tmp_path / "in", tmp_path / "out", "yolo", {"new": "all"}, notice=notices.append)
+    assert written["new"]["images"] == 2
+    assert len(notices) == 1 and notices[0].startswith(f"broken image: 1 left out, such as {path}: ")
+
+
+def test_strict_refuses_a_dataset_without_objects(tmp_path: Path) -> None:
+    yolo(tmp_path, "")
+    for path in (tmp_path / "labels" / "all").iterdir():
+        path.write_text("")
+    notices: list[str] = []
+    assert len(read_dataset(tmp_path, "all", notice=notices.append)) == 3
+    assert notices == [f"{tmp_path}: no image has an object: 3 images"]
+    with pytest.raises(DataError, match="no image has an object: 3 images"):
+        read_dataset(tmp_path, "all", strict=True)
+
+
 def test_two_images_of_one_label_file_are_named(tmp_path: Path) -> None:
     yolo(tmp_path, "")
     image(tmp_path / "images" / "all" / "b.png")

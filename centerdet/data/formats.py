@@ -74,9 +74,10 @@ def read_dataset(
     if report is None:
         objects = sum(len(sample.boxes) for sample in dataset.samples)
         notes.refuse_remains(len(dataset), objects)
-        for line in notes.lines() + (
-            [] if objects else [f"{root}: no image has an object: {plural(len(dataset), 'image')}"]
-        ):
+        empty = f"{root}: no image has an object: {plural(len(dataset), 'image')}"
+        if strict and not objects:
+            raise DataError(empty)
+        for line in [*notes.lines(), *([] if objects else [empty])]:
             notice(line)
     return dataset
 

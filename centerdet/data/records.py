@@ -135,10 +135,9 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
     except ImageError as error:
         if isinstance(error, MissingImageError):
             report(Problem("missing image", item.where, f"no image {path}"))
-            return None
-        if size is None:  # where it is stated, the image's user learns of it
+        else:
             report(Problem("broken image", str(path), str(error).removeprefix(f"{path}: ")))
-            return None
+        return None
     if records and item.fractions:
         height, width = size or (1, 1)
         records = [replace(one, box=_scale(one.box, width, height)) for one in records]
