@@ -1,10 +1,14 @@
-"""A tiny detector and its exported files, made once for all tests of a process."""
+"""A tiny detector and its exported files, made once for all processes of a test run."""
 
+import json
+import os
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from tiny import tiny_detector
 
@@ -25,11 +29,16 @@ def differences(suffix: str = ".onnx", half: bool = False) -> Differences:
 
 @cache
 def _export(suffix: str, half: bool) -> tuple[Path, Differences]:
-    folder = Path(tempfile.mkdtemp(prefix="exported-"))
-    tiny_detector().save(folder / "tiny.safetensors")
-    path = folder / f"tiny{suffix}"
-    form = "openvino" if suffix == ".xml" else "onnx"
-    return path, export(folder / "tiny.safetensors", path, form=form, half=half)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    folder = Path(tempfile.gettempdir(), f"exported-{run}", f"{suffix[1:]}{'-half' * half}")
+    path, weights, result = folder / f"tiny{suffix}", folder / "tiny.safetensors", folder / "differences.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not result.exists():
+            tiny_detector().save(weights)
+            form = "openvino" if suffix == ".xml" else "onnx"
+            result.write_text(json.dumps(asdict(export(weights, path, form=form, half=half))))
+    return path, Differences(**json.loads(result.read_text()))
 
 
 def noise(count: int, size: int = 64) -> NDArray[np.uint8]:

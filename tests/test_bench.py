@@ -22,6 +22,7 @@ def test_calls_take_turns_after_a_warm_up() -> None:
     assert order == ["a", "b"] * 7
 
 
+@pytest.mark.soak
 def test_command_measures_every_file_and_thread_count(tmp_path: Path) -> None:
     words = ["bench", str(exported()), str(exported(".xml")), "--threads", "1", "--threads", "2", "--runs", "3"]
     done = runner.invoke(app, [*words, "--json", str(tmp_path / "bench.json")])

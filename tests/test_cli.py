@@ -224,6 +224,7 @@ def test_a_damaged_checkpoint_is_reported_on_the_terminal(run: Path, shapes: Pat
     assert "warning: " in done.stderr and "checkpoint-00000003" in done.stderr
 
 
+@pytest.mark.soak
 def test_ctrl_c_saves_and_prints_how_to_continue(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "a b"
     words = ["train", "--data", str(shapes), "--out", str(out), "--sizes", "64", "--channels", "16"]

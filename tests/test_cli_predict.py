@@ -121,7 +121,9 @@ def test_names_of_any_bytes_reach_every_output(weights: Path, images: Path, tmp_
     assert (tmp_path / "found" / f"{odd.stem}.jpg").is_file()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(one, marks=pytest.mark.soak) for one in ("cp1252", "utf-8"))]
+)
 def test_a_terminal_of_any_encoding(images: Path, tmp_path: Path, encoding: str) -> None:
     detector = tiny_detector()
     detector.runtime.names = ("猫", "größe", "\u2028")
@@ -213,6 +215,7 @@ def test_a_video_keeps_audio_rotation_and_odd_sides(weights: Path, tmp_path: Pat
     assert len(frames) == 10 and [round(frame.mean() / 20) for frame in frames] == list(range(10))
 
 
+@pytest.mark.soak
 def test_a_video_that_cannot_be_written_leaves_nothing(weights: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mkv")
     code = (
@@ -443,6 +446,7 @@ def test_wrong_usage(weights: Path, words: list[object]) -> None:
     assert result.exit_code == 2 and str(words[0]) in result.stderr
 
 
+@pytest.mark.soak
 def test_ctrl_c_keeps_what_was_found(weights: Path, tmp_path: Path) -> None:
     for number in range(300):
         Image.new("RGB", (640, 480), (number % 256, 0, 0)).save(tmp_path / f"{number:03}.png")

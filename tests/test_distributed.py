@@ -79,6 +79,7 @@ def _check_same(data: Path, folder: Path, steps: int, relative: float, absolute:
         np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-2, atol=5e-3)
 
 
+@pytest.mark.soak
 def test_two_processes_are_one_with_the_whole_batch(data: Path, tmp_path: Path) -> None:
     _check_same(data, tmp_path, 1, 1e-3, 1e-4)
     # The run continues with another number of processes, but not with another whole batch.

@@ -97,10 +97,13 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SLOW = ("evaluate", "export", "predict", "train")  # pages whose blocks take longer than a few seconds
+
+
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.soak] * (page.stem == "export"))  # minutes of quantization
+        pytest.param(page, id=page.stem, marks=[pytest.mark.soak] * (page.stem in SLOW))
         for page in PAGES
         if page != TUTORIAL
     ],

@@ -27,7 +27,14 @@ from centerdet.runtimes.pytorch import Graph, PyTorchRuntime
 runner = CliRunner()
 
 
-@pytest.mark.parametrize(("suffix", "half"), [(".onnx", False), (".onnx", True), (".xml", False), (".xml", True)])
+@pytest.mark.parametrize(
+    ("suffix", "half"),
+    [
+        (".onnx", False),
+        (".xml", False),
+        *(pytest.param(one, True, marks=pytest.mark.soak) for one in (".onnx", ".xml")),
+    ],
+)
 def test_files_equal_pytorch_on_photographs(suffix: str, half: bool) -> None:
     off = differences(suffix, half)
     assert off.boxes <= 0.05 and off.scores <= 1e-4 and off.images == 3 and off.detections > 100
@@ -52,6 +59,7 @@ def test_metadata_describes_the_detector() -> None:
     assert fields["weights_sha256"] == hashlib.sha256(path.with_name("tiny.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.soak
 def test_calibration_and_license_travel(tmp_path: Path) -> None:
     calibration = tiny_calibration().to_dict()
     tiny_detector().save(tmp_path / "a.safetensors", calibration=calibration, license="CC0-1.0")
@@ -72,6 +80,7 @@ def test_nothing_of_the_machine_is_in_the_file() -> None:
             assert trace.encode() not in content
 
 
+@pytest.mark.soak
 def test_half_is_half_as_large() -> None:
     assert exported(half=True).stat().st_size < 0.6 * exported().stat().st_size
     whole, half = (exported(".xml", halved).with_suffix(".bin").stat().st_size for halved in (False, True))
@@ -112,6 +121,7 @@ def test_compare_measures_what_was_changed(pixels: float, score: float) -> None:
         assert off.boxes == pytest.approx(pixels, abs=1e-4)
 
 
+@pytest.mark.soak
 def test_a_graph_that_differs_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_detector().save(tmp_path / "a.safetensors")
     forward = Graph.forward
@@ -147,6 +157,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.soak
 def test_int8_is_small_and_close(data: Path, tmp_path: Path) -> None:
     quantize(exported(), tmp_path / "int8.onnx", find_photographs())
     model = onnx.load(tmp_path / "int8.onnx")
@@ -163,6 +174,7 @@ def test_int8_is_small_and_close(data: Path, tmp_path: Path) -> None:
         quantize(exported(), tmp_path / "b.onnx", [])
 
 
+@pytest.mark.soak
 def test_command(data: Path, tmp_path: Path) -> None:
     weights = exported().with_name("tiny.safetensors")
     done = runner.invoke(app, ["export", str(weights), "--out", str(tmp_path / "a.onnx")])

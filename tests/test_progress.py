@@ -134,6 +134,7 @@ def test_a_resumed_training_writes_every_tenth_step_once(data: Path, tmp_path: P
     assert [one.step for one in events.Scalars("mean/voc-area")] == [12]
 
 
+@pytest.mark.soak
 def test_without_the_package_the_line_to_install_it_is_said(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['tensorboard'] = None\n"

@@ -47,7 +47,7 @@ BLOCKED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.soak)])
 def test_no_torch_is_needed_nor_anything_else(suffix: str) -> None:
     image = str(find_photographs()[1])
     code = WITHOUT_TORCH.format(blocked=BLOCKED, weights=str(exported(suffix)), image=image)

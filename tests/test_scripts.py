@@ -69,6 +69,7 @@ def test_every_script_is_run_here() -> None:
     } == set()
 
 
+@pytest.mark.soak
 @script_is("demo")
 def test_demo(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):

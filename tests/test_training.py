@@ -218,6 +218,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_whole_files(data: Path, run: P
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.soak
 def test_ctrl_c_while_validating_is_answered_and_waits_for_its_end(data: Path, tmp_path: Path) -> None:
     def press(progress: Progress) -> None:
         if progress.step == 1:
@@ -250,6 +251,7 @@ def test_classes_that_are_not_chosen_are_background_and_told(data: Path, tmp_pat
         train(tiny_config(data, tmp_path / "other", names=("cirlce",)))
 
 
+@pytest.mark.soak
 def test_without_augmentation_images_are_as_at_prediction(data: Path, tmp_path: Path) -> None:
     mixture = mix([read_dataset(data, ["train"])])
     images = training_images(mixture, tiny_config(data, tmp_path, augment="none"))
@@ -270,7 +272,9 @@ def test_without_augmentation_images_are_as_at_prediction(data: Path, tmp_path: 
     _check_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", *(pytest.param(one, marks=pytest.mark.soak) for one in ("adam", "adamw"))]
+)
 def test_every_optimizer_trains_and_resumes(data: Path, tmp_path: Path, optimizer: str) -> None:
     changes: dict[str, Any] = {"optimizer": optimizer, "epochs": 2 / STEPS, "checkpoint_every": 1}
     losses: list[float] = []

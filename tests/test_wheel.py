@@ -93,6 +93,7 @@ def test_sdist_holds_what_the_clone_does_and_nothing_else(built: Path) -> None:
     assert names >= {"pyproject.toml", "centerdet/py.typed", "tests/test_wheel.py", "weights/NOTICE", "LICENSE"}
 
 
+@pytest.mark.soak
 def test_installed_wheel_predicts_without_clone_and_network(environment: Path, tmp_path: Path) -> None:
     shown = json.loads(run(environment / "python", "-I", "-c", PREDICT, CAT, cwd=tmp_path))
     assert Path(shown["home"]).is_relative_to(environment.parent)
@@ -103,6 +104,7 @@ def test_installed_wheel_predicts_without_clone_and_network(environment: Path, t
     assert shown["boxes"] == here.boxes.tolist()
 
 
+@pytest.mark.soak
 def test_installed_command_runs(environment: Path, tmp_path: Path) -> None:
     assert "predict" in run(environment / "centerdet", "--help", cwd=tmp_path)
     assert f"{CAT}: cat" in run(environment / "centerdet", "predict", "voc", CAT, "--out", "out", cwd=tmp_path)
