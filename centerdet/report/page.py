@@ -1,0 +1,162 @@
+"""The HTML file of a report: one file that loads nothing, with its script, its style and its images inside.
+
+A Content Security Policy allows only this very script and style, by their hashes, and images from data: addresses.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import CenterdetError, ConfigError, WriteError
+from ..evaluation.evaluation import Evaluation
+from ..files import new_folder, write_atomic
+from ..images import load, resize
+from .numbers import build_report
+
+__all__ = ["check_folder", "render", "write_report"]
+
+FILES = ("report.html", "report.json")
+SIDE = 224, 144  # px of a crop's longer side: at most, and at least
+MARGIN = 0.25  # around the boxes, of their longer side
+QUALITY = 60
+
+
+class Crop(NamedTuple):
+    """A region of an image: its origin in the image and pixels per image pixel; size (height, width); a data: URI."""
+
+    left: int
+    top: int
+    scale: float
+    size: tuple[int, int]
+    address: str
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that holds anything but an earlier report, and a missing jinja2."""
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise WriteError(f"{folder}: expected a folder, got a file")
+    strangers = sorted({entry.name for entry in Path(folder).glob("*")} - {*FILES})
+    if strangers:
+        raise WriteError(f"{folder}: expected a new or empty folder, or an earlier report; got {strangers[0]} in it")
+    try:
+        import jinja2  # noqa: F401
+    except ImportError:
+        raise ConfigError("the report needs jinja2: pip install 'centerdet[report]'") from None
+
+
+def write_report(
+    folder: str | Path,
+    result: Evaluation,
+    *,
+    detector: str = "",
+    dataset: str = "",
+    against: Evaluation | None = None,
+    second: str = "",
+    resamples: int = 1000,
+) -> None:
+    """Write report.html and report.json into a new folder, or in place of an earlier report.
+
+    An image that cannot be read is named on the page. The other arguments are those of `build_report`.
+    """
+    check_folder(folder)
+    report = build_report(
+        result, detector=detector, dataset=dataset, against=against, second=second, resamples=resamples
+    )
+    contents = dict(zip(FILES, (render(report).encode(), json.dumps(report, indent=1).encode()), strict=True))
+    if any(Path(folder, name).exists() for name in FILES):
+        for name, content in contents.items():
+            write_atomic(Path(folder, name), content)
+        return
+    with new_folder(folder) as draft:
+        for name, content in contents.items():
+            write_atomic(draft / name, content)
+
+
+def render(report: dict[str, Any]) -> str:
+    """The page of `build_report`'s dict; reads the images of its galleries, and puts them inside."""
+    import jinja2
+
+    parts = files(__package__)
+    script, style = (parts.joinpath("page", name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "number": _number}
+    template = environment.from_string(parts.joinpath("page", "page.html").read_text(encoding="utf-8"))
+    crops, unread = crop_items([item for gallery in report["galleries"].values() for item in gallery["items"]])
+    cards = iter(crops)
+    galleries = {
+        key: {**gallery, "cards": [(item, next(cards)) for item in gallery["items"]]}
+        for key, gallery in report["galleries"].items()
+    }
+    charts = {key: value for key, value in report.items() if key != "galleries"}
+    return template.render(
+        report=report, galleries=galleries, unread=unread, script=script, style=style,
+        hashes={name: _hash(text) for name, text in (("script", script), ("style", style))},
+        data=json.dumps(charts).replace("<", "\\u003c"),
+    )  # fmt: skip
+
+
+def crop_items(items: Sequence[dict[str, Any]]) -> tuple[list[Crop | None], list[str]]:
+    """The region of each item (None: unreadable), and what went wrong with each image that cannot be read."""
+    by_image: dict[str, list[int]] = {}
+    for number, item in enumerate(items):
+        by_image.setdefault(item["image"], []).append(number)
+
+    def crop_image(path: str) -> list[Crop] | str:
+        try:
+            pixels = load(path)
+        except CenterdetError as error:
+            return str(error)
+        return [_crop(pixels, items[number]["boxes"]) for number in by_image[path]]
+
+    crops: list[Crop | None] = [None] * len(items)
+    unread = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for path, result in zip(by_image, pool.map(crop_image, by_image), strict=True):
+            if isinstance(result, str):
+                unread.append(result)
+                continue
+            for number, crop in zip(by_image[path], result, strict=True):
+                crops[number] = crop
+    return crops, unread
+
+
+def _crop(pixels: np.ndarray, boxes: Sequence[dict[str, Any]]) -> Crop:
+    """The image around the boxes that an item is about, not narrower than three quarters of its length."""
+    height, width = pixels.shape[:2]
+    main = np.array([box["box"] for box in boxes if box["main"]]).reshape(-1, 4)
+    low, high = np.append(main[:, :2].min(0), main[:, 2:].max(0)).reshape(2, 2)
+    side = np.maximum(high - low, 0.75 * (high - low).max() + 16) + 2 * MARGIN * (high - low).max()
+    middle = (low + high) / 2
+    left, top = (int(edge) for edge in np.clip(np.floor(middle - side / 2), 0, [width - 1, height - 1]))
+    right, bottom = (int(edge) for edge in np.clip(np.ceil(middle + side / 2), [left + 1, top + 1], [width, height]))
+    region = np.ascontiguousarray(pixels[top:bottom, left:right])
+    longer = max(region.shape[:2])
+    scale = min(1.0, SIDE[0] / longer) if longer > SIDE[1] else SIDE[1] / longer
+    size = max(1, round(region.shape[0] * scale)), max(1, round(region.shape[1] * scale))
+    file = io.BytesIO()
+    Image.fromarray(resize(region, size[1], size[0])).save(file, "WEBP", quality=QUALITY, method=2)
+    return Crop(left, top, scale, size, f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}")
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets a browser run an inline script or use a style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"  # noqa: RUF001
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"  # noqa: RUF001
