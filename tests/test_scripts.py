@@ -1,6 +1,7 @@
 """Every script, run on tiny data: quick ones in this process, benchmarks and the whole demonstration in `make soak`."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_train_voc(script: ModuleType, devkit: Path, tmp_path: Path, monkeypatch
     config = read_tensors(tmp_path / "phase2" / "final.safetensors")[1]["config"]
     assert config["init_from"] == str(tmp_path / "phase1" / "final.safetensors")
     assert config["seed"] == 11
+
+
+EXTRAS = ("backbone", "demo", "export", "heif", "openvino", "plot", "report", "serve", "video", "pandas", "tensorboard")
+
+
+@script_is("list_licenses")
+def test_what_is_installed_has_an_allowed_license(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(list(EXTRAS))
+    assert re.search(r"^torchvision +\S+ +BSD", capsys.readouterr().out, re.MULTILINE)
+    for expression, permissive in {
+        "MIT": True, "Apache-2.0 WITH LLVM-exception AND BSD-3-Clause": True, "GPL-3.0-only OR MIT": True,
+        "MIT AND LGPL-2.1": False, "GNU General Public License v3": False, "UNKNOWN": False,
+    }.items():  # fmt: skip
+        assert script.is_permissive(expression) == permissive, expression
 
 
 @script_is("benchmark_evaluation")
