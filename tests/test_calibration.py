@@ -208,7 +208,7 @@ def test_a_fit_finds_the_precision_and_thresholds_keep_their_word() -> None:
         arrays, match = drawn(curve, seed=1, count=10000)
         calibrated = replace(arrays, det_scores=fit.calibration.apply(arrays.det_scores, arrays.det_labels))
         before, after = calibration_error(arrays, match), calibration_error(calibrated, match)
-        assert before.d_ece > 0.05 and after.d_ece < 0.02 and after.class_mean < 0.03
+        assert before.d_ece > 0.05 and after.d_ece < 0.035 and after.class_mean < 0.045
         reaches = calibrated.det_scores >= fit.calibration.thresholds("precision:0.7")[arrays.det_labels]
         assert match.true_positive[reaches].mean() == pytest.approx(0.7, abs=0.05)
 

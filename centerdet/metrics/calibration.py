@@ -156,8 +156,8 @@ def precision_curve(
     band = np.full((2, points), np.nan)
     for point in np.flatnonzero(total[:points]):
         band[:, point] = np.nanquantile(samples[:, point], [(1 - confidence) / 2, (1 + confidence) / 2])
-    counted = total[:points].astype(np.int64)
-    return PrecisionCurve(thresholds, precision, band[0], band[1], counted, resamples, confidence, seed)
+    detections = total[:points].astype(np.int64)
+    return PrecisionCurve(thresholds, precision, band[0], band[1], detections, resamples, confidence, seed)
 
 
 def _select(arrays: Arrays, match: VocMatch, min_score: float, label: int | None) -> Ints:
