@@ -265,6 +265,12 @@ def test_a_failed_split_leaves_nothing(run: Run, tmp_path: Path) -> None:
     assert run("split", tmp_path / "in", tmp_path / "out", *words, "--to", "yolo").code == 0
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "check", "convert", "split"])
+def test_every_command_that_reads_has_the_options_of_readers(run: Run, command: str) -> None:
+    words = run(command, "--help").out.split()
+    assert {"--rescale", "--allow-outside"} <= set(words) and ("--strict" in words) == (command != "check")
+
+
 @pytest.mark.parametrize("command", ["convert", "split"])
 def test_what_is_repaired_or_left_out_is_a_warning_and_strict_an_error(run: Run, tmp_path: Path, command: str) -> None:
     yolo(tmp_path / "in", "0 .5 .5 .2 .2\n1 .5 .5 .2 0\n1 .2 .2 .1 .1 7\n")

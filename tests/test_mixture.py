@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from centerdet.data.formats import keep_classes, read_dataset, write_dataset
+from centerdet.data.records import ReadOptions
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import write_shapes
-from centerdet.errors import CenterdetError, ConfigError
+from centerdet.errors import CenterdetError, ConfigError, DataError
+from centerdet.images import read_size
 from centerdet.training.config import PRESETS
 from centerdet.training.mixture import choose_preset, mix, parse_source, read_mixture
 
@@ -137,3 +140,19 @@ def test_doubtful_mixtures_are_noticed(folders: tuple[str, str], tmp_path: Path)
 def test_the_automatic_preset_counts_the_images(folders: tuple[str, str]) -> None:
     assert choose_preset([folders[0]], ("train",)) == "small"
     assert set(PRESETS) == {"small", "medium", "large"}
+
+
+def test_options_of_readers_reach_the_datasets(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "voc", train=3, val=1, size=64)
+    for path in (tmp_path / "voc" / "JPEGImages").iterdir():
+        with Image.open(path) as opened:
+            opened.resize((2 * opened.width, 2 * opened.height)).save(path)
+    train = tmp_path / "voc" / "ImageSets" / "Main" / "train.txt"
+    train.write_text(train.read_text() * 2)  # repeated sampling
+    notices: list[str] = []
+    with pytest.raises(DataError, match=r"pass rescale \(--rescale\)"):
+        read_mixture([str(tmp_path / "voc")], ("train",), notice=notices.append)
+    options = ReadOptions(rescale=True)
+    mixture = read_mixture([str(tmp_path / "voc")], ("train",), notice=notices.append, options=options)
+    assert len(mixture.samples) == 6 and all(sample.size == read_size(sample.path) for sample in mixture.samples)
+    assert choose_preset([str(tmp_path / "voc")], ("train",), options) == "small"
