@@ -2,12 +2,12 @@
 
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
+PYTEST := python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test coverage soak docs clean
+.PHONY: help install run check test coverage soak lowest docs release clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -26,17 +26,31 @@ check: $(VENV)/.dev  ## linter, format, types and import layers
 	$(BIN)/lint-imports
 
 test: check  ## check, then the fast tests on all cores (under 3 minutes on two)
-	$(PYTEST) -m "not soak"
+	$(BIN)/$(PYTEST) -m "not soak"
 
 coverage: $(VENV)/.dev  ## the fast tests with the share of lines that they run (tracing costs two fifths more time)
-	$(PYTEST) -m "not soak and not alone" --cov=centerdet --cov-report=term:skip-covered
+	$(BIN)/$(PYTEST) -m "not soak and not alone" --cov=centerdet --cov-report=term:skip-covered
 
 soak: coverage  ## coverage, then the slow tests; those that measure time or memory run alone, after the others
-	$(PYTEST) -m "soak and not alone"
+	$(BIN)/$(PYTEST) -m "soak and not alone"
 	$(BIN)/python -m pytest -m "soak and alone"
+
+lowest:  ## the fast tests with the oldest versions that pyproject.toml allows, in .venv-lowest (needs uv)
+	uv venv --clear --python $(PYTHON) .venv-lowest
+	uv pip install --python .venv-lowest --resolution lowest-direct -e '.[dev]'
+	.venv-lowest/bin/$(PYTEST) -m "not soak"
 
 docs: $(VENV)/.dev  ## build the site of documentation into site/ (Python >= 3.11)
 	$(BIN)/zensical build --strict
+
+release: $(VENV)/.dev  ## wheel and sdist, built twice and compared, and a list of what the wheel needs (SBOM), into dist/
+	rm -rf dist
+	for folder in dist dist/again; do $(BIN)/python -m build --no-isolation --outdir $$folder || exit 1; done
+	for file in dist/again/*; do cmp "$$file" "dist/$${file##*/}" || exit 1; done
+	rm -r dist/again
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install dist/*.whl
+	$(BIN)/cyclonedx-py environment --of JSON -o dist/centerdet.cdx.json .venv-release
 
 clean:  ## remove what building and testing made, but not .venv and runs
 	rm -rf .cache .coverage* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

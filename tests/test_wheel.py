@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import skimage
+import yaml
 
 import centerdet
 
@@ -88,9 +89,23 @@ def test_sdist_holds_what_the_clone_does_and_nothing_else(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = {"centerdet", "docs", "scripts", "tests", "weights"}
-    files = {".gitignore", "LICENSE", "Makefile", "PKG-INFO", "pyproject.toml", "zensical.toml"}
+    files = {".gitignore", "CITATION.cff", "LICENSE", "Makefile", "PKG-INFO", "pyproject.toml", "zensical.toml"}
     assert {top for name in names if (top := name.partition("/")[0]) and not top.endswith(".md")} <= folders | files
     assert names >= {"pyproject.toml", "centerdet/py.typed", "tests/test_wheel.py", "weights/NOTICE", "LICENSE"}
+
+
+def test_building_again_gives_the_same_bytes(built: Path, repo_root: Path, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, repo_root)
+    run(*command, cwd=tmp_path)
+    [wheel] = tmp_path.glob("*.whl")
+    assert wheel.read_bytes() == (built / wheel.name).read_bytes()
+
+
+def test_version_is_cited(repo_root: Path) -> None:
+    citation = yaml.safe_load((repo_root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (centerdet.__version__, "Apache-2.0")
+    changes = (repo_root / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {citation['version']} ({citation['date-released']})" in changes
 
 
 @pytest.mark.soak
