@@ -24,7 +24,9 @@ from centerdet.runtimes.weights import read_tensors
 from centerdet.training.config import PRESETS, TrainConfig
 
 runner = CliRunner()
-COMMANDS = ("train", "evaluate", "calibrate", "predict", "export", "bench", "serve", "check", "convert", "split", "download")
+COMMANDS = (
+    "train", "evaluate", "calibrate", "predict", "export", "bench", "serve", "check", "convert", "split", "download",
+)  # fmt: skip
 TINY = ["--sizes", "64", "--channels", "16", "--backbone-weights", "none", "--val", "val"]
 TINY += ["--epochs", "1", "--batch", "4", "--val-every", "1"]
 
