@@ -155,7 +155,7 @@ def _hash(text: str) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"  # noqa: RUF001
+    return "–" if value is None else f"{100 * value:.1f}".replace("-0.0", "0.0")  # noqa: RUF001
 
 
 def _number(value: float | None, digits: int = 2) -> str:

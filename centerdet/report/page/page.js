@@ -6,7 +6,7 @@ const PAGE = 24;  // cards of a gallery that are shown at first, and with each "
 const chooser = document.getElementById("class");
 const slider = document.getElementById("threshold");
 const chosen = () => (chooser.value === "" ? null : Number(chooser.value));
-const percent = value => (value === null || Number.isNaN(value) ? "–" : (100 * value).toFixed(1));
+const percent = value => (value === null || Number.isNaN(value) ? "–" : (100 * value).toFixed(1).replace(/^-0\.0$/, "0.0"));
 const sum = values => values.reduce((total, value) => total + value, 0);
 
 function make(name, attributes = {}, ...children) {
@@ -171,11 +171,12 @@ function drawDifferences() {
   const rows = data.comparison.classes.filter(row => row.difference !== null);
   const figure = document.getElementById("differences"), holder = figure.querySelector(".plot");
   const width = Math.max(260, holder.clientWidth || 480), high = 24, left = Math.min(140, .34 * width), right = 20;
-  const most = Math.max(.01, ...rows.flatMap(row => [Math.abs(row.low ?? 0), Math.abs(row.high ?? 0), Math.abs(row.difference)]));
-  const x = value => left + (width - left - right) * (value / most + 1) / 2;
+  const values = rows.flatMap(row => [row.low ?? 0, row.high ?? 0, row.difference]);
+  const least = Math.min(-.01, ...values), most = Math.max(.01, ...values);
+  const x = value => left + (width - left - right) * (value - least) / (most - least);
   const svg = make("svg", { viewBox: `0 0 ${width} ${rows.length * high + 26}`, role: "img", "aria-label": "Difference of AP by class" });
   svg.append(make("line", { class: "axis", x1: x(0), x2: x(0), y1: 0, y2: rows.length * high + 4 }));
-  for (const tick of [-most, 0, most]) svg.append(make("text", { x: x(tick), y: rows.length * high + 20, "text-anchor": tick > 0 ? "end" : "middle" }, (100 * tick).toFixed(tick ? 1 : 0)));
+  for (const tick of [least, 0, most].filter(tick => tick === 0 || Math.abs(tick) > .12 * (most - least))) svg.append(make("text", { x: x(tick), y: rows.length * high + 20, "text-anchor": tick > 0 ? "end" : tick < 0 ? "start" : "middle" }, (100 * tick).toFixed(tick ? 1 : 0)));
   rows.forEach((row, i) => {
     const y = i * high + 13, sure = row.p_value !== null && row.p_value < 1 - data.comparison.confidence;
     svg.append(make("text", { class: "strong", x: left - 10, y: y + 4, "text-anchor": "end" }, row.name));
