@@ -197,3 +197,14 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if "://" not in link and not (ROOT / link.partition("#")[0]).exists()] == []
+
+
+def test_promises_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+\.py|conftest\.py)(?:::(test_\w+))?`( \(soak\))?", text))
+    assert len(named) > 20
+    for file, test, soak in named:
+        code = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        match = re.search(rf"((?:^[^\n]+\n)*)^def {test}\(", code, re.MULTILINE) if test else re.search("()", code)
+        assert match, f"{file}::{test}"
+        assert not test or bool(soak) == bool(re.search(r"^(@pytest\.mark\.soak|@soak)$", match[1], re.MULTILINE)), test
