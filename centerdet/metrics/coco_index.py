@@ -20,6 +20,11 @@ from .coco_scan import scan_results
 __all__ = ["COCO", "KEEP", "evaluate_files"]
 
 KEEP = "keep pycocotools for masks and keypoints"
+OTHER = f"this COCO is for boxes: {KEEP}, for drawing and for downloads"
+
+
+class UnsuitableError(AnnotationError, DataError, AssertionError):
+    """What pycocotools stops at with an assertion."""
 
 
 class COCO:
@@ -32,7 +37,7 @@ class COCO:
             given = annotation_file
             content = given if isinstance(given, Mapping) else read_json(given)
             if not isinstance(content, Mapping):
-                raise AnnotationError(f"{given}: expected an object with annotations, got {type(content).__name__}")
+                raise UnsuitableError(f"{given}: expected an object with annotations, got {type(content).__name__}")
             self.dataset = dict(content) if not isinstance(content, dict) else content
 
     @cached_property
@@ -155,7 +160,7 @@ class COCO:
         elif isinstance(resFile, np.ndarray):
             results = Table.from_array(resFile)
         if not isinstance(results, list | Table):
-            raise AnnotationError(f"{where}: expected a list of detections, got {type(results).__name__}")
+            raise UnsuitableError(f"{where}: expected a list of detections, got {type(results).__name__}")
         if isinstance(results, list) and results:
             first = results[0]
             if not isinstance(first, Mapping) or "caption" in first or not first.get("bbox"):
@@ -163,7 +168,7 @@ class COCO:
         images = results.images if isinstance(results, Table) else column(results, "image_id", where)
         known = self.imgs.keys()
         if strange := set(np.unique(images).tolist() if isinstance(images, np.ndarray) else images) - known:
-            raise DataError(
+            raise UnsuitableError(
                 f"{where}: {len(strange)} image ids are not in the ground truth, such as {next(iter(strange))!r}"
             )
         detections = type(self)()
@@ -175,10 +180,25 @@ class COCO:
         detections._header["categories"] = copy.deepcopy(self.dataset.get("categories", []))
         return detections
 
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise DataError(f"this COCO is for boxes: {KEEP}, for drawing and for downloads")
+    def loadNumpyAnnotations(self, data: np.ndarray) -> list[dict[str, Any]]:
+        """The dicts of an array of detections (N, 7)."""
+        return Table.from_array(data).to_records()
 
-    annToRLE = annToMask = showAnns = download = _refuse
+    def annToRLE(self, ann: Any) -> Any:
+        """Refuse."""
+        raise DataError(OTHER)
+
+    def annToMask(self, ann: Any) -> Any:
+        """Refuse."""
+        raise DataError(OTHER)
+
+    def showAnns(self, anns: Any, draw_bbox: bool = False) -> Any:
+        """Refuse."""
+        raise DataError(OTHER)
+
+    def download(self, tarDir: Any = None, imgIds: Any = ()) -> Any:
+        """Refuse."""
+        raise DataError(OTHER)
 
 
 def evaluate_files(

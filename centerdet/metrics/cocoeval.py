@@ -11,8 +11,10 @@ import copy
 import datetime
 import importlib
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +24,7 @@ from ..errors import DataError
 from .coco_curves import RECALLS, THRESHOLDS, Rules, draw_curves, match_detections
 from .coco_entries import Evaluated, curves_of_entries, list_entries, list_ious
 from .coco_index import COCO, KEEP
-from .coco_records import Columns, Table, select, to_arrays
+from .coco_records import Columns, Table, find, select, to_arrays
 
 __all__ = ["COCO", "COCOeval", "Params", "init_as_pycocotools"]
 
@@ -40,6 +42,11 @@ class Params:
     def __init__(self, iouType: str = "bbox") -> None:
         _only_boxes(iouType)
         self.iouType = iouType
+        self.useSegm: Any = None
+        self.setDetParams()
+
+    def setDetParams(self) -> None:
+        """Set those of boxes."""
         self.imgIds: Any = []
         self.catIds: Any = []
         self.iouThrs: Any = THRESHOLDS.copy()
@@ -48,7 +55,10 @@ class Params:
         self.areaRng: Any = [[0**2, 1e5**2], [0**2, 32**2], [32**2, 96**2], [96**2, 1e5**2]]
         self.areaRngLbl: Any = ["all", "small", "medium", "large"]
         self.useCats: Any = 1
-        self.useSegm: Any = None
+
+    def setKpParams(self) -> None:
+        """Refuse."""
+        _only_boxes("keypoints")
 
 
 class COCOeval:
@@ -61,6 +71,7 @@ class COCOeval:
         self.stats: Any = []
         self._paramsEval: Any = {}
         self._evaluated: Evaluated | None = None
+        self._entries: dict[tuple[Any, ...], Sequence[dict[str, Any] | None]] = {}
         if cocoGt is not None:
             try:
                 self.params.imgIds, self.params.catIds = sorted(cocoGt.getImgIds()), sorted(cocoGt.getCatIds())
@@ -75,38 +86,84 @@ class COCOeval:
     @cached_property
     def ious(self) -> dict[tuple[Any, Any], Any]:
         """(image, category) -> IoUs of the detections by falling score with the ground truths."""
+        return dict(self._ious)
+
+    @cached_property
+    def _ious(self) -> dict[tuple[Any, Any], Any]:
         return list_ious(self._evaluated) if self._evaluated else {}
+
+    @cached_property
+    def _gts(self) -> dict[tuple[Any, Any], list[dict[str, Any]]]:
+        return self._group(self.cocoGt, crowds=True)
+
+    @cached_property
+    def _dts(self) -> dict[tuple[Any, Any], list[dict[str, Any]]]:
+        return self._group(self.cocoDt, crowds=False)
 
     def evaluate(self) -> None:
         """Match the detections of every image and category."""
         p = self.params
         if p.useSegm is not None:
             p.iouType = "segm" if p.useSegm == 1 else "bbox"
-        _only_boxes(p.iouType)
-        if self.cocoGt is None or self.cocoDt is None:
-            raise DataError("COCOeval: expected ground truth and detections, got None")
+        images_own = type(self).evaluateImg is not COCOeval.evaluateImg
+        if type(self).computeIoU is not COCOeval.computeIoU and not images_own:
+            raise DataError(f"COCOeval.computeIoU: expected this class's, or another evaluateImg, too: {KEEP}")
         p.imgIds = list(np.unique(p.imgIds))
         if p.useCats:
             p.catIds = list(np.unique(p.catIds))
         p.maxDets = sorted(p.maxDets)
-        if not len(p.maxDets) or p.maxDets[0] < 1:
-            raise DataError(f"params.maxDets: expected whole numbers > 0, got {p.maxDets!r}")
-        ranges = tuple((float(low), float(high)) for low, high in p.areaRng)
-        thresholds = np.asarray(p.iouThrs, np.float64).reshape(-1)
-        if not ranges or not len(thresholds):
-            raise DataError("params: expected at least one of areaRng and iouThrs")
-        rules = Rules(thresholds, np.asarray(p.recThrs, np.float64).reshape(-1), ranges, tuple(p.maxDets))
+        self._prepare()
+        if images_own:  # a subclass decides image by image
+            categories = p.catIds if p.useCats else [-1]
+            self.ious = {(image, one): self.computeIoU(image, one) for image in p.imgIds for one in categories}
+            cells = product(categories, p.areaRng, p.imgIds)
+            self.evalImgs = [self.evaluateImg(image, one, area, p.maxDets[-1]) for one, area, image in cells]
+        self._paramsEval = copy.deepcopy(p)
+
+    def _prepare(self) -> None:
+        """Match; code that calls this goes on with `computeIoU` and `evaluateImg` or reads `_gts` and `_dts`."""
+        p = self.params
+        _only_boxes(p.iouType)
+        if self.cocoGt is None or self.cocoDt is None:
+            raise DataError("COCOeval: expected ground truth and detections, got None")
         truths = self._select(self.cocoGt, "annotations", detections=False)
         detections = self._select(self.cocoDt, "results", detections=True)
-        numbers = truths.numbers()
-        arrays = to_arrays(detections, truths, len(p.catIds) if p.useCats else 1)
-        categories = p.catIds if p.useCats else [-1]
-        matched = match_detections(arrays, rules)
-        self._evaluated = Evaluated(matched, rules, detections, truths, numbers, p.imgIds, categories, p.areaRng)
-        self.eval = {}
-        for name in ("evalImgs", "ious"):
+        for name in ("evalImgs", "ious", "_ious", "_gts", "_dts"):
             self.__dict__.pop(name, None)
-        self._paramsEval = copy.deepcopy(p)
+        self.eval, self._entries = {}, {}
+        self._evaluated = self._match(detections, truths, p.areaRng, p.maxDets)
+
+    def _match(self, detections: Columns, truths: Columns, ranges: Sequence[Any], limits: Sequence[int]) -> Evaluated:
+        p = self.params
+        if not len(limits) or min(limits) < 1:
+            raise DataError(f"params.maxDets: expected whole numbers > 0, got {limits!r}")
+        thresholds = np.asarray(p.iouThrs, np.float64).reshape(-1)
+        if not len(ranges) or not len(thresholds):
+            raise DataError("params: expected at least one of areaRng and iouThrs")
+        areas = tuple((float(low), float(high)) for low, high in ranges)
+        rules = Rules(thresholds, np.asarray(p.recThrs, np.float64).reshape(-1), areas, tuple(limits))
+        arrays = to_arrays(detections, truths, len(p.catIds) if p.useCats else 1)
+        matched = match_detections(arrays, rules)
+        categories = p.catIds if p.useCats else [-1]
+        return Evaluated(matched, rules, detections, truths, truths.numbers(), p.imgIds, categories, ranges)
+
+    def computeIoU(self, imgId: Any, catId: Any) -> Any:
+        """IoUs (D, G) of an image and a category, as in `ious`."""
+        return self._ious.get((imgId, catId if self.params.useCats else -1), [])
+
+    def computeOks(self, imgId: Any, catId: Any) -> Any:
+        """Refuse: this is for keypoints."""
+        _only_boxes("keypoints")
+
+    def evaluateImg(self, imgId: Any, catId: Any, aRng: Sequence[float], maxDet: int) -> dict[str, Any] | None:
+        """The entry of `evalImgs` of an image, a category and an area range."""
+        state, key = self._evaluated, (*aRng, maxDet)
+        if state is None:
+            return None
+        if key not in self._entries:
+            self._entries[key] = list_entries(self._match(state.detections, state.truths, [aRng], [maxDet]))
+        image, category = find(state.images, [imgId])[0], find(state.categories, [catId])[0]
+        return self._entries[key][category * len(state.images) + image] if min(image, category) >= 0 else None
 
     def _select(self, coco: Any, where: str, *, detections: bool) -> Columns:
         p = self.params
@@ -116,6 +173,15 @@ class COCOeval:
         elif records is None:
             records = coco.dataset.get("annotations", [])
         return select(records, where, p.imgIds, p.catIds, use_cats=bool(p.useCats), detections=detections)
+
+    def _group(self, coco: Any, *, crowds: bool) -> dict[tuple[Any, Any], list[dict[str, Any]]]:
+        """(image, category) -> the dicts; those of the ground truth with `ignore`, as pycocotools decides it."""
+        p, cells = self.params, defaultdict(list)
+        for one in coco.loadAnns(coco.getAnnIds(p.imgIds, p.catIds if p.useCats else ())) if coco.dataset else ():
+            if crowds:
+                one["ignore"] = one.get("iscrowd", 0)
+            cells[one["image_id"], one["category_id"]].append(one)
+        return cells
 
     def accumulate(self, p: Any = None) -> None:
         """Draw the curves into `eval`: precision and scores [T, R, K, A, M], recall [T, K, A, M].
