@@ -39,15 +39,15 @@ def create_app(
     limits: Limits | None = None,
     label_studio: LabelStudio | None = None,
 ) -> Starlette:
-    """An ASGI application that answers with what a detector finds.
+    """An ASGI application that serves a detector.
 
     Args:
-        detector: any; one thread uses it.
-        model: its name in answers.
-        token: what requests must bring; None: nothing. The page and `/health` are open.
-        local: answer only requests to this machine's own names.
-        limits: what one client may cost.
-        label_studio: where the images of Label Studio's tasks are fetched.
+        detector: the detector; one thread uses it.
+        model: its name in responses.
+        token: the token that requests must contain; None: none. The page and `/health` need none.
+        local: accept only requests to this machine's own host names.
+        limits: limits per client and in total.
+        label_studio: the Label Studio server that task images are fetched from.
     """
     limits, metrics = limits or Limits(), Metrics()
     batcher = Batcher(detector, limits, metrics)
