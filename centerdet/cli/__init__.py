@@ -1,7 +1,7 @@
 """The command line: `centerdet train | evaluate | predict | export | bench | serve | check | ...`.
 
-Exit codes: 0 done, 1 failed (with what, where and why on stderr), 2 wrong usage, 130 stopped by Ctrl-C. A command
-imports what is slow to import when it runs, so that `centerdet --help` and the shell's completion need no torch.
+Exit codes: 0 success, 1 failure (reported on stderr), 2 wrong usage, 130 stopped by Ctrl-C. Commands import slow
+modules when they run, so `centerdet --help` and shell completion do not need torch.
 """
 
 import inspect
@@ -29,12 +29,12 @@ app = typer.Typer(
     name="centerdet",
     help="One-stage, anchor-free object detection.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 for _command in (train, evaluate, calibrate, predict, export, bench, serve, check, convert, split, download):
-    # Each paragraph of the docstring on one line, which the terminal breaks where it ends.
+    # Each paragraph of the docstring on one line, which the terminal wraps.
     app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or ""))(_command)
 
 

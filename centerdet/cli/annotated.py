@@ -15,21 +15,21 @@ from ..errors import WriteError
 __all__ = ["AnnotatedVideo", "video_name"]
 
 FORMATS = {".m4v": "mp4", ".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}
-"""Containers that are kept; Matroska, which takes any audio, stands in for the others."""
+"""Containers that copies keep; the others become Matroska, which takes any audio."""
 
 
 def video_name(source: str) -> str:
-    """The suffix of the copy of a video."""
+    """The suffix of the annotated copy of a video."""
     suffix = Path(source).suffix.lower()
     return suffix if suffix in FORMATS else ".mkv"
 
 
 class AnnotatedVideo:
-    """A file that appears when it is closed, or not at all where an error ends it.
+    """A video file, written atomically: it appears when it is closed, and not after an error.
 
     Args:
-        source: the video whose frame rate and audio it gets.
-        path: of the copy; see `video_name`.
+        source: the video that the frame rate and audio are copied from.
+        path: path of the copy; see `video_name`.
     """
 
     def __init__(self, source: str, path: Path) -> None:
@@ -61,7 +61,7 @@ class AnnotatedVideo:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Finish the file; after an error other than Ctrl-C leave none."""
+        """Finish the file; remove it after an error other than Ctrl-C."""
         try:
             if kind is None or issubclass(kind, KeyboardInterrupt | GeneratorExit):
                 self._finish()
@@ -73,7 +73,7 @@ class AnnotatedVideo:
                 self._part.unlink()
 
     def write(self, image: NDArray[np.uint8]) -> None:
-        """Append a frame, RGB (H, W, 3); an odd side grows by a pixel, as the codec needs."""
+        """Append an RGB frame (H, W, 3); odd sides are padded by a pixel, as the codec requires."""
         import av
 
         height, width = image.shape[:2]
@@ -100,7 +100,7 @@ class AnnotatedVideo:
             raise self._error(error) from error
 
     def _mux_audio(self, seconds: float) -> None:
-        """The audio up to a time, beside the frames of that time."""
+        """Copy the audio packets up to a time."""
         while self._waiting is not None and self._audio is not None:
             packet = self._waiting
             if packet.dts is not None:  # the last one is empty

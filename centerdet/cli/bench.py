@@ -21,13 +21,15 @@ def bench(
     weights: Annotated[
         list[str], typer.Argument(help="shipped name (voc), weights file or exported file (repeatable)")
     ],
-    image: Annotated[Path | None, typer.Option(help="to predict; left out: a drawn one", dir_okay=False)] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option(min=1, help="CPU threads (repeatable); left out: 1 and the number of CPUs")
+    image: Annotated[
+        Path | None, typer.Option(help="image to predict; default: a generated one", dir_okay=False)
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="predictions to time with each")] = 50,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="CPU threads (repeatable); default: 1 and the number of CPUs")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="timed predictions per detector")] = 50,
     export: Annotated[
-        bool, typer.Option("--export/--no-export", help="also measure weights exported for the other runtimes here")
+        bool, typer.Option("--export/--no-export", help="also export weights for the other installed runtimes")
     ] = True,
     json_file: Annotated[
         str, typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder)
@@ -35,10 +37,11 @@ def bench(
     device: Device = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
-    """Measure how fast detectors are on this machine, in every installed runtime.
+    """Measure the speed and memory of detectors on this machine, in every installed runtime.
 
-    From an image in memory to its detections, the network alone, peak memory, and the time from the start of a process
-    to its first detections. Detectors take turns, so that other work on the machine slows all of them alike.
+    Prints the latency from an image in memory to its detections, the latency of the network alone, the peak memory, and
+    the time from the start of a process to its first detections. Detectors take turns, so other work on the machine
+    slows all of them alike.
     """
     from ..bench import COLUMNS, describe_machine
     from ..bench import bench as measure
@@ -89,7 +92,7 @@ def _count_cpus() -> int:
 
 
 def _export(weights: str, folder: Path, quiet: bool) -> list[str]:
-    """Weights exported for each runtime that is installed beside PyTorch."""
+    """Export weights for each installed runtime other than PyTorch."""
     if Path(weights).suffix in (".onnx", ".xml") or any(find_spec(one) is None for one in ("onnx", "onnxscript")):
         return []
     from ..export import export
@@ -106,5 +109,5 @@ def _export(weights: str, folder: Path, quiet: bool) -> list[str]:
 
 
 def _strip(weights: str, folder: str) -> str:
-    """The name of a file that was exported for the measurement, without its temporary folder."""
+    """The name of a temporarily exported file, without its folder."""
     return weights.removeprefix(folder).lstrip("/\\") if weights.startswith(folder) else weights

@@ -1,4 +1,4 @@
-"""`centerdet calibrate`: turn a detector's scores into probabilities, by images with known objects."""
+"""`centerdet calibrate`: turn a detector's scores into probabilities, fitted on annotated images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,22 +28,22 @@ def calibrate(
     weights: Annotated[str, typer.Argument(help="shipped name (voc) or .safetensors weights")],
     data: Annotated[Path, typer.Option(help="folder or file of the dataset")],
     split: Annotated[
-        list[str] | None, typer.Option(help="split to fit on, which the detector was not trained on (repeatable)")
+        list[str] | None, typer.Option(help="split to fit on; not used in training the detector (repeatable)")
     ] = None,
     test_split: Annotated[
-        list[str] | None, typer.Option(help="split to measure the errors on, without any image of --split (repeatable)")
+        list[str] | None, typer.Option(help="split to measure the errors on; no images of --split (repeatable)")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="file to write; left out: NAME_calibrated.safetensors", callback=in_a_folder, dir_okay=False),
+        typer.Option(help="file to write; default: NAME_calibrated.safetensors", callback=in_a_folder, dir_okay=False),
     ] = None,
     device: Device = "",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only errors")] = False,
 ) -> None:
-    """Calibrate scores: of the detections that score 0.7, 70 % are then right, on images like those of --split.
+    """Calibrate scores: 70 % of the detections that score 0.7 are then correct, on images like those of --split.
 
-    Writes the weights with a map of scores per class and thresholds for `predict --score best` and `--score
-    precision:0.9`. Boxes and each class's AP stay the same. A calibration that the weights have is replaced.
+    Writes a copy of the weights with a score map per class, and thresholds for `predict --score best` and `--score
+    precision:0.9`. Boxes and the AP of each class do not change. An existing calibration is replaced.
     """
     from ..data.formats import find_splits, read_dataset
     from ..detector import Detector
@@ -54,7 +54,7 @@ def calibrate(
 
     path = weights_path(weights)
     if path.suffix in (".onnx", ".xml"):
-        raise ConfigError(f"{path}: is exported: expected .safetensors weights; calibrate these, then export them")
+        raise ConfigError(f"{path}: is exported: expected .safetensors weights: calibrate these, then export them")
     if not split and (known := find_splits(data)):
         raise typer.BadParameter(f"--split: expected one or more of {', '.join(known)}")
     if out is None:
@@ -64,7 +64,7 @@ def calibrate(
         if out.exists():
             raise WriteError(f"{out}: exists already: pass --out {out} to replace it")
     tensors, fields = read_tensors(path)
-    fields.pop("calibration", None)  # not even read: it may be one for other classes
+    fields.pop("calibration", None)  # not checked: it may be for other classes
     header = check_header(path, fields, nms_iou=NMS_IOU)
     network = load_network(path, tensors, fields)
     runtime = PyTorchRuntime(network, header.names, header.size, device=device or None, nms_iou=header.nms_iou)
@@ -77,7 +77,7 @@ def calibrate(
     used = {sample.path.resolve() for sample in dataset.samples}
     for other in others:
         if shared := sum(sample.path.resolve() in used for sample in other.samples):
-            raise typer.BadParameter(f"--test-split: {plural(shared, 'image')} of it are in --split as well")
+            raise typer.BadParameter(f"--test-split: {plural(shared, 'image')} also in --split: expected other images")
 
     result = _predict(detector, dataset, quiet)
     source = f"{', '.join(split or [data.stem])}: {plural(result.num_images, 'image')}"
@@ -94,10 +94,10 @@ def calibrate(
         header.names, np.bincount(result.arrays.det_labels[result.match.true_positive], minlength=len(header.names)),
         fit.methods, fit.weights, fit.calibration.best_f1, fit.calibration.thresholds("precision:0.9"), strict=True,
     )  # fmt: skip
-    columns = ("class", "detected", "map", "its weight", "best F1 from", "precision 0.9 from")
+    columns = ("class", "detected", "map", "weight", "best F1 at", "precision 0.9 at")
     cells = [(name, f"{n}", kind, *(f"{one:.2f}" for one in numbers)) for name, n, kind, *numbers in classes]
     _print(format_table(columns, cells))
-    columns = ("calibration error in %", "from score", "D-ECE before", "after", "class mean before", "after")
+    columns = ("calibration error (%)", "min score", "D-ECE before", "after", "class mean before", "after")
     _print(format_table(columns, rows))
     _print(f"IoU >= 0.5, difficult ignored, {BINS} bins of equal width; before: raw scores")
     _print(f"{out}: calibrated on {source}")
@@ -111,7 +111,7 @@ def _predict(detector: "Detector", dataset: "Dataset", quiet: bool) -> "Evaluati
 
 
 def _rows(name: str, result: "Evaluation", calibrated: NDArray[np.float64]) -> list[tuple[str, ...]]:
-    """Errors of the detections that reach each of some scores, before and after."""
+    """Calibration errors before and after, for each minimum score."""
     both = (result.arrays, replace(result.arrays, det_scores=calibrated))
     rows = []
     for floor in FLOORS:

@@ -28,10 +28,10 @@ __all__ = ["check", "convert", "download", "split"]
 
 Root = Annotated[Path, typer.Argument(help="folder or file of the dataset")]
 Names = Annotated[list[str] | None, typer.Option(help="class to keep, in this order (repeatable); default: all")]
-Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW name of a class; equal names are joined (repeatable)")]
+Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW class name; equal names are merged (repeatable)")]
 To = Annotated[Format, typer.Option(help="format to write")]
 Link = Annotated[bool, typer.Option("--link", help="hard-link images instead of copying")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the numbers of what was written as JSON")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the numbers of images and objects written, as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print only errors")]
 
 
@@ -49,18 +49,18 @@ def check(
             dir_okay=False,
         ),
     ] = None,
-    size: Annotated[int, typer.Option(help="input size of ceiling and sheet, px")] = TrainConfig.sizes[-1],
+    size: Annotated[int, typer.Option(help="input size in px, for the ceiling and --sheet")] = TrainConfig.sizes[-1],
     stride: Annotated[int, typer.Option(help="px between the cells of the output grid")] = TrainConfig.stride,
     rescale: Rescale = False,
     allow_outside: Outside = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print problems only, no progress and no statistics")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only problems, no progress and no statistics")] = False,
 ) -> None:
     """List every problem of a dataset, and summarize its contents.
 
-    Every image is decoded. Errors make the exit code 1; notes ask for a look. The ceiling is the mAP that perfect
-    outputs of the network would reach: below 100 where objects share a cell of its grid, or overlap so much that NMS
-    removes one of them. Of several datasets, images that two of them label differently are errors, too.
+    Every image is decoded. The exit code is 1 if there are errors; notes are possible problems to review. The ceiling
+    is the mAP of perfect network outputs. It is below 100 if objects share a cell of the output grid, or overlap so
+    much that NMS removes one of them. With several datasets, images that two of them label differently are errors.
     """
     from ..draw import file_format, write_image
     from ..inspection.ceiling import measure_ceiling
@@ -128,8 +128,8 @@ def convert(
 ) -> None:
     """Write splits of a dataset into a new folder in another format.
 
-    Several sources of one NEW are joined. What is repaired, left out or noted is printed as warnings; an error leaves
-    no folder.
+    Several sources of one NEW are joined. Repaired, left-out, and noted data are printed as warnings. After an error,
+    no folder is written.
     """
     splits: dict[str, list[str]] = {}
     for new, source in _pairs(split, "--split", "NEW=SOURCE, such as train=2007:train"):
@@ -148,10 +148,10 @@ def split(
     part: Annotated[list[str], typer.Option(help="NEW=SHARE, such as train=0.8 (repeatable)")],
     source: Annotated[list[str], typer.Option(help="split to divide (repeatable: joined)")],
     group_by: Annotated[
-        str, typer.Option(help="'folder', or a regular expression on file names: one group stays in one part")
+        str, typer.Option(help="'folder', or a regular expression for file names: a group stays in one part")
     ] = "",
     to: To = "voc",
-    seed: Annotated[int, typer.Option(help="of the draw: the same seed and images give the same parts")] = 0,
+    seed: Annotated[int, typer.Option(help="random seed: the same seed and images give the same parts")] = 0,
     names: Names = None,
     rename: Rename = None,
     link: Link = False,
@@ -186,7 +186,7 @@ def download(
     year: Annotated[str, typer.Option(help="2007 or 2012")] = "2007",
     split: Annotated[list[str] | None, typer.Option(help="train, val, trainval or test (repeatable)")] = None,
 ) -> None:
-    """Download PASCAL VOC, with checksums."""
+    """Download PASCAL VOC and verify its checksums."""
     console.out(str(download_voc(out, year, split or ["trainval"])))
 
 
@@ -204,7 +204,7 @@ def _warn(text: str) -> None:
 
 
 def _pairs(given: list[str], option: str, form: str) -> list[tuple[str, str]]:
-    """Options such as NEW=SOURCE as pairs."""
+    """Split options such as NEW=SOURCE into pairs."""
     for pair in given:
         if not all(pair.partition("=")):
             raise typer.BadParameter(f"{option} {pair}: expected {form}")
@@ -212,7 +212,7 @@ def _pairs(given: list[str], option: str, form: str) -> list[tuple[str, str]]:
 
 
 def _show(written: Mapping[str, Mapping[str, int]], as_json: bool, quiet: bool) -> None:
-    """The numbers of what was written, by split."""
+    """Print the numbers of images and objects written, by split."""
     if as_json:
         console.out(json.dumps(written))
     elif not quiet:

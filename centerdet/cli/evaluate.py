@@ -1,4 +1,4 @@
-"""`centerdet evaluate`: AP by both VOC protocols, of a detector or of detections from a file, and diagnoses."""
+"""`centerdet evaluate`: AP by both VOC protocols and diagnoses, of a detector or of detections from a file."""
 
 import json
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="folder or file of the dataset")],
     split: Annotated[list[str] | None, typer.Option(help="split to evaluate on, such as 2007:val (repeatable)")] = None,
     against: Annotated[
-        str, typer.Option(help="a second detector, as WEIGHTS: test whether the difference is more than chance")
+        str, typer.Option(help="a second detector, as WEIGHTS: test whether the difference is significant")
     ] = "",
     details: Annotated[
-        bool, typer.Option("--details", help="also intervals, sizes, operating points, errors, likely label errors")
+        bool, typer.Option("--details", help="also print intervals, sizes, operating points, errors, label errors")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="explain why VOC and COCO AP differ")] = False,
     json_file: Annotated[
@@ -51,26 +51,28 @@ def evaluate(
     save_detections: Annotated[
         Path | None,
         typer.Option(
-            help="write the detections: a .json file (COCO results), else a folder (VOC comp4)", callback=in_a_folder
+            help="write the detections: a .json file (COCO results), or a folder (VOC comp4)", callback=in_a_folder
         ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="write a page to look at (report.html) and its numbers (report.json)"),
+        typer.Option(metavar="DIR", help="write an HTML report (report.html) and its numbers (report.json)"),
     ] = None,
     suspects: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="write likely label errors: a .json file (a list), else a folder (list; COCO, VOC, YOLO proposals)",
+            help="write likely label errors: a .json file (list), or a folder (list; COCO, VOC, YOLO proposals)",
             callback=in_a_folder,
         ),
     ] = None,
     annotations: Annotated[
         list[Path] | None,
-        typer.Option(help="COCO JSON whose ids a results JSON uses, if the dataset has another format (repeatable)"),
+        typer.Option(help="COCO JSON with the ids of a results JSON, if the dataset has another format (repeatable)"),
     ] = None,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="drop detections below; lowers AP")] = 0.0,
+    score_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="drop detections that score below this; lowers AP")
+    ] = 0.0,
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
@@ -79,7 +81,7 @@ def evaluate(
     allow_outside: Outside = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
-    """Print AP per class and its mean by both VOC protocols."""
+    """Print the AP of each class and the mean AP, by both VOC protocols."""
     splits, tiles = split or [], tiling(tile, overlap)
     if report:
         from ..report.page import check_folder
@@ -151,7 +153,7 @@ def evaluate(
 
 
 def _open(weights: str, device: str) -> "Detector | Path":
-    """A detector, or the path of detections."""
+    """A detector, or the path of a detections file."""
     path = Path(weights)
     if is_results(path):
         return path
@@ -166,7 +168,7 @@ def _predict(detector: "Detector", dataset: Dataset, quiet: bool, **options: Any
 
 
 def _annotations(data: Path, splits: Sequence[str]) -> list[Path]:
-    """The JSON files of a COCO dataset, none of another format."""
+    """The JSON files of a COCO dataset; an empty list for other formats."""
     if recognize(data) != "coco":
         return []
     if data.is_file():

@@ -66,7 +66,7 @@ def show_details(result: Evaluation) -> None:
             (name, *(f"{ap} ({count})" for ap, count in zip(_percents(line), number.tolist(), strict=True)))
             for name, line, number in zip(names, areas, counts, strict=True)
         ],
-        "by COCO's areas: up to 32 x 32 px, up to 96 x 96 px, larger",
+        "COCO's size ranges: up to 32 x 32 px, up to 96 x 96 px, larger",
     )
 
     best, all_best = (getattr(result.operating_points(), name) for name in ("best_per_class", "best_overall"))
@@ -92,7 +92,7 @@ def show_details(result: Evaluation) -> None:
         "Most frequent confusions",
         ("object", "predicted as", "times"),
         [(names[truth], names[predicted], str(counts[truth, predicted])) for truth, predicted in pairs],
-        f"at a score of {confusion.score_threshold:g}; background: missed, or no object; the whole matrix is in --json",
+        f"score >= {confusion.score_threshold:g}; background: missed object, or no object; --json has the whole matrix",
     )
 
     kinds = result.error_kinds()
@@ -103,13 +103,13 @@ def show_details(result: Evaluation) -> None:
 
     suspects = result.suspects(SUSPECTS)
     _show(
-        f"Likely label errors, the first {len(suspects)}",
+        f"Likely label errors (first {len(suspects)})",
         ("image", "kind", "score", "box", "reason"),
         [
             (one.image.name, one.kind, f"{one.score:.3f}", " ".join(f"{side:.0f}" for side in one.box), one.reason)
             for one in suspects
         ],
-        "annotations that confident detections contradict; --suspects writes all of them",
+        "annotations that contradict confident detections; --suspects writes all of them",
     )
 
 
@@ -117,7 +117,7 @@ def show_steps(result: Evaluation) -> None:
     steps = result.from_voc_to_coco()
     changes = np.diff([step.ap for step in steps], prepend=np.nan) * 100
     _show(
-        "From VOC's rules to COCO's, one change per line",
+        "From VOC's rules to COCO's, one change per row",
         ("rules", "mean AP", "change"),
         [
             (step.rules, format_percent(100 * step.ap), "" if np.isnan(change) else f"{change:+.1f}")
@@ -143,12 +143,12 @@ def show_comparison(result: Evaluation, other: Evaluation, first: str, second: s
         f"{second} against {first}: voc-area of each class",
         ("class", "first", "second", "difference", "from", "to", "p"),
         rows,
-        f"{_bootstrap_note(comparison)}; p: how often equal detectors would differ as much",
+        f"{_bootstrap_note(comparison)}; p: how often equally good detectors would differ at least as much",
     )
     p_value = float(comparison.mean_ap.p_value)
     if not np.isnan(p_value):
-        verdict = "is more than chance" if p_value < 1 - comparison.confidence else "may well be chance"
-        text = f"The difference of the mean voc-area {verdict} on these images (p = {p_value:.3f})."
+        verdict = "more than chance" if p_value < 1 - comparison.confidence else "not significant"
+        text = f"The difference in mean voc-area is {verdict} on these images (p = {p_value:.3f})."
         console.print(text, markup=False, soft_wrap=True)
 
 

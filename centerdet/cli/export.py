@@ -1,4 +1,4 @@
-"""`centerdet export`: weights to ONNX or OpenVINO, compared with PyTorch; or to int8, evaluated before and after."""
+"""`centerdet export`: weights to ONNX or OpenVINO, verified against PyTorch; or to int8, evaluated before and after."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-CALIBRATED = 100  # images at most: more change the ranges little
+CALIBRATED = 100  # images at most: more hardly change the ranges
 
 
 def export(
@@ -27,32 +27,36 @@ def export(
     out: Annotated[
         Path, typer.Option(help="file to write: NAME.onnx, or NAME.xml with NAME.bin beside it", callback=in_a_folder)
     ],
-    form: Annotated[str, typer.Option("--format", help="onnx or openvino; left out: by the suffix of --out")] = "",
+    form: Annotated[str, typer.Option("--format", help="onnx or openvino; default: by the suffix of --out")] = "",
     half: Annotated[bool, typer.Option("--half", help="store the weights in half precision")] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights and activations (ONNX); needs --calibrate")
     ] = False,
     calibrate: Annotated[
-        str, typer.Option(metavar="DATA[:SPLIT]", help="dataset like the images to come, such as VOCdevkit:2007:train")
+        str,
+        typer.Option(metavar="DATA[:SPLIT]", help="calibration dataset for --int8, such as VOCdevkit:2007:train"),
     ] = "",
     evaluate: Annotated[
         str,
-        typer.Option(metavar="DATA[:SPLIT]", help="dataset for mAP before and after; left out: that of --calibrate"),
+        typer.Option(metavar="DATA[:SPLIT]", help="dataset for mAP before and after; default: that of --calibrate"),
     ] = "",
     max_images: Annotated[
         int,
-        typer.Option(min=1, help="evaluate on at most so many images, evenly spaced; calibration takes 100"),
+        typer.Option(min=1, help="maximum number of images to evaluate on, evenly spaced; calibration uses 100"),
     ] = 500,
     images: Annotated[
-        list[Path] | None, typer.Option("--image", help="to compare on (repeatable); left out: three photographs")
+        list[Path] | None,
+        typer.Option("--image", help="image to verify the file on (repeatable); default: three photographs"),
     ] = None,
-    license_name: Annotated[str, typer.Option("--license", help="of the weights, for the file's metadata")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
+    license_name: Annotated[
+        str, typer.Option("--license", help="license of the weights, for the metadata of the file")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only errors")] = False,
 ) -> None:
-    """Write a detector that runs without PyTorch, in ONNX Runtime or OpenVINO.
+    """Export a detector to ONNX Runtime or OpenVINO, which run it without PyTorch.
 
-    The file is compared with PyTorch on real images. Where a box differs by more than 0.05 px or a score by more than
-    0.0001, the command fails and writes nothing.
+    The file is verified against PyTorch on real images. If a box differs by more than 0.05 px or a score by more than
+    0.0001, the command fails and writes no file.
     """
     form = form or ("openvino" if out.suffix == ".xml" else "onnx")
     if int8 != bool(calibrate):
@@ -119,7 +123,7 @@ def _print(line: str, quiet: bool) -> None:
 
 
 def _read(named: str, option: str, names: Sequence[str]) -> "Dataset":
-    """The dataset DATA[:SPLIT], whose path may contain colons itself; with the detector's classes."""
+    """Read the dataset DATA[:SPLIT] with the detector's classes; its path may contain colons."""
     from ..data.formats import find_splits, read_dataset
 
     parts = named.split(":")
@@ -134,6 +138,6 @@ def _read(named: str, option: str, names: Sequence[str]) -> "Dataset":
 
 
 def _space(samples: "Sequence[Sample]", count: int) -> "list[Sample]":
-    """At most so many of them, evenly spaced."""
+    """At most `count` of the samples, evenly spaced."""
     chosen = min(count, len(samples))
     return [samples[number * len(samples) // chosen] for number in range(chosen)]

@@ -22,8 +22,8 @@ class LabelFiles:
 
     Args:
         form: one of LABELS.
-        folder: for the files; None: beside each image, where no file is ever replaced.
-        names: of the detector's classes.
+        folder: folder for the files; None: beside each image, where existing files are never replaced.
+        names: the detector's classes.
     """
 
     def __init__(self, form: str, folder: Path | None, names: Sequence[str]) -> None:
@@ -32,21 +32,21 @@ class LabelFiles:
         self._annotations: list[dict[str, Any]] = []
 
     def check(self, sources: Sequence[str]) -> None:
-        """Refuse to replace the labels beside images."""
+        """Refuse to replace label files beside images."""
         from ..sources import VIDEO_SUFFIXES
 
         if self.folder is None:
             for source in sources:
                 if source.lower().endswith(VIDEO_SUFFIXES) or not Path(source).is_file():
-                    raise ConfigError(f"--labels: {source} is no image file: needs --out")
+                    raise ConfigError(f"--labels: {source} is not an image file: pass --out")
                 path = Path(source).with_suffix(SUFFIXES[self.form])
                 if path.exists():
-                    raise ConfigError(f"--labels: {path} exists: move it, or use --out")
+                    raise ConfigError(f"--labels: {path} exists: move it, or pass --out")
 
     def write(self, result: "Detections", source: str, name: str, frame: int | None) -> None:
-        """The labels of an image, or of a frame; name: of its file below the folder, without suffix."""
+        """Write the labels of an image or a frame; name: name of its file in the folder, without suffix."""
         file = Path(source).name
-        if frame is not None:  # as CVAT calls the frames of a video
+        if frame is not None:  # CVAT's names for the frames of a video
             name, file = f"{name}/frame_{frame:06}", f"frame_{frame:06}.PNG"
         if self.form == "coco":
             number = len(self._images) + 1
@@ -68,7 +68,7 @@ class LabelFiles:
             write_atomic(classes, "".join(f"{name}\n" for name in self.names).encode())
 
     def close(self) -> None:
-        """Write the one file of COCO."""
+        """Write the COCO file, if the form is coco."""
         if self.form == "coco" and self.folder:
             categories = [{"id": number, "name": name} for number, name in enumerate(self.names, 1)]
             content = {"images": self._images, "categories": categories, "annotations": self._annotations}

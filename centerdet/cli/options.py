@@ -25,44 +25,46 @@ def _read_score(text: str) -> float | str:
     return score
 
 
-Device = Annotated[str, typer.Option(help="'cpu', 'cuda'; empty: CUDA where it is available")]
+Device = Annotated[str, typer.Option(help="'cpu' or 'cuda'; default: CUDA if available")]
 Tile = Annotated[
-    int | None, typer.Option(min=32, help="also predict square tiles of this side in px: small objects, large images")
+    int | None,
+    typer.Option(min=32, help="also predict square tiles with this side in px, for small objects in large images"),
 ]
 Overlap = Annotated[
-    float | None, typer.Option(min=0, max=0.9, help="share of a tile that the next one shows too; 0.2 if left out")
+    float | None,
+    typer.Option(min=0, max=0.9, help="overlap of neighboring tiles, as a share of their side; default: 0.2"),
 ]
 Score = Annotated[
     Any,
     typer.Option(
         "--score-threshold", "--score", parser=_read_score, metavar="SCORE",
-        help="leave out what scores lower: 0 to 1; of calibrated weights also 'best' (F1) or 'precision:0.9'",
+        help="drop detections that score lower: 0 to 1; with calibrated weights also 'best' (F1) or 'precision:0.9'",
     ),
 ]  # fmt: skip
-Strict = Annotated[bool, typer.Option("--strict", help="refuse what is otherwise repaired, left out or noted")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse data that is otherwise repaired, left out or noted")]
 Rescale = Annotated[
-    bool, typer.Option("--rescale", help="fit the boxes of images that were resized or rotated after labeling")
+    bool, typer.Option("--rescale", help="adjust the boxes of images that were resized or rotated after labeling")
 ]
-Outside = Annotated[bool, typer.Option("--allow-outside", help="read files that the dataset names outside its folder")]
+Outside = Annotated[bool, typer.Option("--allow-outside", help="also read files outside the dataset's folder")]
 File = TypeVar("File", Path | None, str)
 
 
 def in_a_folder(file: File) -> File:
-    """An option's file to write, refused before any work where its folder does not exist.
+    """The file that an option names, refused before any work if its folder does not exist.
 
-    Text names a file; a `Path` may name a folder, too, where its option allows that (`dir_okay`).
+    A `str` must be a file. A `Path` may be a folder if its option allows that (`dir_okay`).
     """
     if not file:
         return file
     if not Path(file).parent.is_dir():
         raise typer.BadParameter(f"no folder {Path(file).parent}")
     if Path(file).is_dir() and isinstance(file, str):
-        raise typer.BadParameter(f"{file} is a folder: expected the name of a file")
+        raise typer.BadParameter(f"{file} is a folder: expected a file")
     return file
 
 
 def tiling(tile: int | None, overlap: float | None) -> dict[str, Any]:
-    """Arguments for `Detector.predict` and its like."""
+    """The tiling arguments of `Detector.predict`."""
     if overlap is not None and tile is None:
         raise typer.BadParameter("--overlap: needs --tile")
     return {"tile": tile} if overlap is None else {"tile": tile, "overlap": overlap}

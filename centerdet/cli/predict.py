@@ -1,4 +1,4 @@
-"""`centerdet predict`: `Detector.stream` over any source, to boxes drawn into copies, JSON, or lines of text."""
+"""`centerdet predict`: `Detector.stream` over any source; writes annotated copies, JSON, CSV, or label files."""
 
 import hashlib
 import os
@@ -35,15 +35,15 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE", help="image, folder, 'glob', video, webcam number, - or URL with --allow-urls"
+            metavar="SOURCE", help="image, folder, 'glob', video, webcam number, - (stdin), or URL with --allow-urls"
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             file_okay=False,
-            help="folder for copies with boxes: NAME.jpg; NAME.mp4 (or .mkv, ...) of a video; of a webcam "
-            "NAME/000000.jpg, ...; a name that another source has already gets a number; not the folder of a source",
+            help="folder for copies with boxes: NAME.jpg for an image, NAME.mp4 (.mkv, ...) for a video, "
+            "NAME/000000.jpg, ... for a webcam; duplicate names get a number; must not be the folder of a source",
         ),
     ] = None,
     json_file: Annotated[
@@ -51,38 +51,40 @@ def predict(
         typer.Option(
             "--json",
             help="write JSON Lines, one per image: source, height, width and objects, or source and error; "
-            "the file appears when all is done; '-': print them and nothing else",
+            "written when the run ends; '-': print only the JSON",
             callback=in_a_folder,
         ),
     ] = "",
     score_threshold: Score = "0.3",
     classes: Annotated[list[str] | None, typer.Option("--classes", help="keep only this class (repeatable)")] = None,
     nms_iou: Annotated[
-        float | None, typer.Option(min=0, max=1, help="of two boxes of a class that overlap more, keep the better one")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="IoU above which NMS drops the worse of two boxes; default: that of the weights"
+        ),
     ] = None,
-    max_detections: Annotated[
-        int | None, typer.Option(min=1, help="keep at most so many per image, best first")
-    ] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="maximum number of detections per image")] = None,
     csv_file: Annotated[
         str,
-        typer.Option("--csv", help="write a table, one row per object; it appears at the end", callback=in_a_folder),
+        typer.Option("--csv", help="write a table, one row per object, when the run ends", callback=in_a_folder),
     ] = "",
     labels: Annotated[
-        str, typer.Option(help="voc, yolo or coco: also write label files, under --out/labels or beside the images")
+        str, typer.Option(help="voc, yolo or coco: also write label files, to --out/labels or beside the images")
     ] = "",
     resume: Annotated[
-        bool, typer.Option("--resume", help="skip what a stopped run with the same --out finished")
+        bool, typer.Option("--resume", help="skip images that a stopped run with the same --out finished")
     ] = False,
     tile: Tile = None,
     overlap: Overlap = None,
     device: Device = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads at most")] = None,
-    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="fetch http(s) URLs")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="print errors alone")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="maximum number of CPU threads")] = None,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="download images from http(s) URLs")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print only errors")] = False,
 ) -> None:
-    """Detect objects in images, folders and videos; a source that is named twice is read once.
+    """Detect objects in images, folders and videos.
 
-    A broken image is reported and the rest follows; the exit code is then 1. Ctrl-C keeps the results so far.
+    A source that is given twice is read once. Broken images are reported, the rest are processed, and the exit code is
+    1. Ctrl-C keeps the results so far.
     """
     from ..detections import Detections
     from ..detector import Detector
@@ -90,7 +92,7 @@ def predict(
     if labels and (labels not in LABELS or not (out or labels != "coco")):
         raise typer.BadParameter(f"--labels: expected one of {', '.join(LABELS)}, and --out for coco")
     if resume and not out:
-        raise typer.BadParameter("--resume: needs --out, where the stopped run kept what it finished")
+        raise typer.BadParameter("--resume: needs --out, the folder of the stopped run")
     tiles = tiling(tile, overlap)
     passed: dict[str, list[Path]] = {}
     originals = _list_all(sources, lambda path, why: passed.setdefault(why, []).append(path))
@@ -145,7 +147,7 @@ def predict(
                         copies.write(item, result, name)
                     if files:
                         files.write(result, item.source, name, item.frame)
-                except ImageError as error:  # also of a copy that JPEG cannot hold
+                except ImageError as error:  # also if a copy is too large for JPEG
                     broken += 1
                     errors.print(f"error: {error}", markup=False, soft_wrap=True)
                     row |= {"error": str(error)}
@@ -180,7 +182,7 @@ def predict(
 
 
 def _list_all(sources: list[str], passed_over: Callable[[Path, str], object]) -> Originals:
-    """Every file, webcam and URL that the sources stand for, once, by its identity on disk, else by itself."""
+    """Every file, webcam and URL of the sources, once, by its identity on disk, or else by its name."""
     from ..sources import is_url, list_files
 
     originals: Originals = {}
@@ -194,7 +196,7 @@ def _list_all(sources: list[str], passed_over: Callable[[Path, str], object]) ->
 
 
 def _check_places(originals: Originals, out: Path | None, files: dict[str, str]) -> None:
-    """Refuse to write over a source, or among them."""
+    """Refuse to overwrite a source, or to write into the folder of one."""
     for option, file in files.items():
         if file and (source := originals.get(_identity(file))):
             raise ConfigError(f"{option}: {file} is the source {source}: choose another file")
@@ -205,7 +207,7 @@ def _check_places(originals: Originals, out: Path | None, files: dict[str, str])
 
 
 def _identity(path: str | Path) -> Identity:
-    """Device and number of a file, the same for every path to it; None where there is no file."""
+    """Device and inode of a file, the same for every path to it; None if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -214,7 +216,7 @@ def _identity(path: str | Path) -> Identity:
 
 
 def _names() -> Callable[[str], str]:
-    """A function from a source to the name of what is written for it; sources of one name get different ones."""
+    """A function from a source to the name of its output files, which is unique."""
     from ..sources import is_url
 
     names: dict[str, str] = {}
@@ -233,7 +235,7 @@ def _names() -> Callable[[str], str]:
 
 
 def _places(out: Path, originals: Originals) -> Callable[[str], Path]:
-    """A function from a file's name to its path below a folder, which is made; never that of a source."""
+    """A function from a file name to its path in the folder, which is created; the path of a source is refused."""
 
     def place(name: str) -> Path:
         copy = Path(out, name)

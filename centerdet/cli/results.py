@@ -1,4 +1,4 @@
-"""What `predict` writes as it goes: copies with boxes, and the rows of JSON Lines and CSV."""
+"""The outputs of `predict`: copies with boxes, and the rows of JSON Lines and CSV."""
 
 import csv
 import io
@@ -34,10 +34,10 @@ def is_video(item: "Found") -> bool:
 
 
 class Copies:
-    """Images with their boxes: JPEG files of images and of a webcam's frames, a video of a video.
+    """Copies with boxes: JPEG files for images and webcam frames, videos for videos.
 
     Args:
-        place: returns the path to write, of a name with its suffix below the folder.
+        place: a function from a file name to the path to write.
     """
 
     def __init__(self, place: Callable[[str], Path]) -> None:
@@ -68,13 +68,13 @@ class Copies:
         self._video.write(result.plot(None, item.image))
 
     def finish(self) -> None:
-        """Let the video that is being written appear."""
+        """Finish the current video."""
         self.__exit__(None, None, None)
 
 
 @contextmanager
 def open_rows(json_file: str, csv_file: str) -> Iterator[Callable[[Row], None]]:
-    """A function that writes a row: to stdout ("-") or a file of JSON Lines, and to a table; both appear at the end."""
+    """A function that writes a row to JSON Lines (stdout for "-") and to a CSV file; both files appear at the end."""
     lines = open_atomic(json_file) if json_file not in ("", "-") else nullcontext()
     with lines as file, open_atomic(csv_file) if csv_file else nullcontext() as table:
 

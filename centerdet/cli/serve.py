@@ -1,4 +1,4 @@
-"""`centerdet serve`: a detector behind HTTP, with a page to try it."""
+"""`centerdet serve`: a detector as an HTTP server, with a web page to try it."""
 
 import re
 import signal
@@ -17,30 +17,34 @@ __all__ = ["serve"]
 
 def serve(
     weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all of this machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0: all addresses of this machine")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
     token: Annotated[
-        str, typer.Option(envvar="CENTERDET_TOKEN", help="what requests must bring as 'Authorization: Bearer TOKEN'")
+        str, typer.Option(envvar="CENTERDET_TOKEN", help="token that requests must send: 'Authorization: Bearer TOKEN'")
     ] = "",
     no_token: Annotated[
-        bool, typer.Option("--no-token", help="answer everyone who reaches the host, also under another name")
+        bool, typer.Option("--no-token", help="accept requests without a token, under any host name")
     ] = False,
-    max_megabytes: Annotated[int, typer.Option(min=1, help="of one upload")] = 20,
-    max_pixels: Annotated[int, typer.Option(min=1, help="of one image")] = 50_000_000,
-    queue: Annotated[int, typer.Option(min=1, help="images that may wait; beyond it the answer is 503")] = 64,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="maximum size of an upload")] = 20,
+    max_pixels: Annotated[int, typer.Option(min=1, help="maximum number of pixels of an image")] = 50_000_000,
+    queue: Annotated[int, typer.Option(min=1, help="maximum number of queued images; more get status 503")] = 64,
     label_studio: Annotated[
-        str, typer.Option(metavar="URL", help="the Label Studio whose images may be fetched, and no other's")
+        str, typer.Option(metavar="URL", help="Label Studio server; images are fetched only from this address")
     ] = "",
     label_studio_key: Annotated[
-        str, typer.Option(metavar="KEY", envvar="LABEL_STUDIO_API_KEY", help="an access token of that Label Studio")
+        str, typer.Option(metavar="KEY", envvar="LABEL_STUDIO_API_KEY", help="access token of the Label Studio server")
     ] = "",
     device: Device = "",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; left out: PyTorch decides")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="maximum number of CPU threads; default: the runtime decides")
+    ] = None,
 ) -> None:
-    """Answer HTTP requests with detections, and show a page to try them.
+    """Run a detector as an HTTP server, with a web page to try it.
 
-    POST /detect takes an image and returns JSON. The other paths and the protocols of other programs are in the docs.
-    Ctrl-C and SIGTERM stop it when the accepted requests are answered.
+    POST /detect takes an image and returns JSON. The documentation describes the other paths and the protocols of other
+    programs. Ctrl-C and SIGTERM stop the server after it has answered the accepted requests.
     """
     try:
         from ..serve.app import create_app
@@ -62,8 +66,8 @@ def serve(
     local = host in LOOPBACK or f"[{host}]" in LOOPBACK
     if not (local or token or no_token):
         raise typer.BadParameter(
-            f"--host: {host} can be reached from other machines: add --token (or the variable CENTERDET_TOKEN), or "
-            "--no-token to answer everyone"
+            f"--host: {host} can be reached from other machines: pass --token (or set CENTERDET_TOKEN), or pass "
+            "--no-token to accept everyone"
         )
     if label_studio and not label_studio.startswith(("http://", "https://")):
         raise typer.BadParameter(f"--label-studio: expected an http(s) address, got {label_studio}")
@@ -81,7 +85,7 @@ def serve(
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         console.print(f"Serving {weights} at {address} (Ctrl-C stops)", soft_wrap=True)
-        # uvicorn stops gracefully at a signal and then raises it anew: SIGTERM has done its work by then.
+        # uvicorn stops gracefully on a signal and then raises it again: SIGTERM is handled by then.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             make_server(app, limits).run(sockets=[listener])

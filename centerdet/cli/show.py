@@ -15,7 +15,7 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def escape_unencodable() -> None:
-    """Let stdout and stderr print what their encoding lacks as an escape (\\u732b) instead of failing."""
+    """Make stdout and stderr print characters that they cannot encode as escapes (\\u732b) instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -27,7 +27,7 @@ def bar(
 ) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on stderr if that is a terminal: rich's `Progress` and the id of its one task.
 
-    text: only the count and the description, so that a long description fits into 80 columns.
+    text: show only the count and the description, so that a long description fits into 80 columns.
     """
     label, count = TextColumn("{task.description}"), MofNCompleteColumn()
     columns = (count, label) if text else (label, BarColumn(), count, TimeRemainingColumn())

@@ -40,30 +40,28 @@ def train(
     preset: Annotated[
         Literal["small", "medium", "large", "auto"],
         typer.Option(
-            help=PRESET + ". auto: the nearest to the number of your images. Options override it",
+            help=PRESET + ". auto: the nearest to the number of your images. Options override the preset",
             rich_help_panel="Schedule",
         ),
     ] = "medium",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the newest checkpoint in --out")] = False,
     accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="resume although images or labels have changed since")
+        bool, typer.Option("--accept-changes", help="resume even if images or labels have changed")
     ] = False,
     strict: Strict = False,
     rescale: Rescale = False,
     allow_outside: Outside = False,
     json_file: Annotated[
         str,
-        typer.Option(
-            "--json", help="write the results as JSON; '-': print them and nothing else", callback=in_a_folder
-        ),
+        typer.Option("--json", help="write the results as JSON; '-': print only the JSON", callback=in_a_folder),
     ] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print no progress")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
     **options: Any,
 ) -> None:
     """Train a detector on your own images.
 
-    The dataset is in VOC, COCO or YOLO format. Ctrl-C saves a checkpoint, prints the command that continues the
-    training, and exits with 130; a second Ctrl-C stops at once.
+    The dataset is in VOC, COCO or YOLO format, or an export of a labeling tool. Ctrl-C saves a checkpoint, prints the
+    command that continues the training, and exits with 130. A second Ctrl-C stops immediately.
     """
     given = {name: value for name, value in options.items() if ctx.get_parameter_source(name).name != "DEFAULT"}  # type: ignore[union-attr]
     reading = ReadOptions(rescale=rescale, allow_outside=allow_outside)
@@ -157,7 +155,7 @@ def _how_to_continue(config: TrainConfig) -> str:
 
 
 def _options() -> list[inspect.Parameter]:
-    """A keyword parameter with help for each field of the config: typer makes options of a signature."""
+    """A keyword parameter with help for each field of the config; typer turns a signature into options."""
     hints = get_type_hints(TrainConfig, include_extras=True)
     parameters, panel = [], ""
     for field in fields(TrainConfig):
