@@ -38,13 +38,13 @@ _LIMITED = Lock()
 
 
 class Detector:
-    """Objects in images, by a `Runtime` and what all runtimes share: resizing, NMS, tiles, streams.
+    """Detects objects in images: a `Runtime`, and what all runtimes share (resizing, NMS, calibration, tiles, streams).
 
     Args:
         runtime: the network; see `open_runtime`, or `PyTorchRuntime` for a `Network` in memory.
-        nms_iou: of two boxes of a class that overlap more, only the better one stays; None: the runtime's.
+        nms_iou: IoU above which NMS drops the worse of two boxes of a class; None: the runtime's.
 
-    `calibration`, of the runtime, turns the scores of what NMS and the limit of 100 leave into probabilities.
+    `calibration` is that of the runtime, or None. It is applied after NMS and the limit of 100 detections.
     """
 
     def __init__(self, runtime: Runtime, *, nms_iou: float | None = None) -> None:
@@ -64,17 +64,17 @@ class Detector:
         threads: int | None = None,
         nms_iou: float | None = None,
     ) -> "Detector":
-        """A detector from a shipped name ("voc") or from a weights file.
+        """Load a shipped detector by name ("voc"), or a weights file: .safetensors, or an exported .onnx or .xml.
 
         Args:
-            device: "cpu", "cuda", …; by default CUDA where it is available.
-            threads: CPU threads at most, for resizing and the network; None: no limit.
-            nms_iou: of two boxes of a class that overlap more, only the better one stays; None: the file's.
+            device: "cpu", "cuda", …; by default CUDA if available.
+            threads: maximum number of CPU threads, for resizing and the network; None: no limit.
+            nms_iou: IoU above which NMS drops the worse of two boxes of a class; None: that of the file.
         """
         return cls(open_runtime(weights, device=device, threads=threads), nms_iou=nms_iou)
 
     def save(self, path: str | Path, **fields: Any) -> None:
-        """Write weights in half precision, with all that `load` needs and any JSON `fields` beside it."""
+        """Write a weights file in half precision, with everything that `load` needs, and any other JSON `fields`."""
         save = getattr(self.runtime, "save", None)
         if save is None:
             raise ConfigError(f"{path}: only detectors loaded from .safetensors weights can be saved")
@@ -96,26 +96,26 @@ class Detector:
         tile: int | None = None,
         overlap: float = 0.2,
     ) -> Detections:
-        """The objects of one image, best first, at most 100; with tiles at most 100 of each view.
+        """Detect the objects of one image, best first: at most 100, or with tiles at most 100 per tile.
 
         Args:
             image: path, bytes, PIL image, uint8 array (H, W, 3) or uint8 tensor (3, H, W).
-            score_threshold: leave out what scores lower, 0 to 1. With calibrated weights also "best", each class's
-                threshold with the best F1 where the scores were calibrated, or "precision:0.9", the lowest threshold
-                of each class above which 90 % of the detections are expected to be right.
-            color: "bgr" for arrays that OpenCV read.
-            tile: side in px of square tiles to predict beside the whole image, each at the cost of an image: for small
-                objects in large images.
-            overlap: least share of a tile's side that the next one shows too, 0 to 0.9. Detections at an inner border
-                of a tile are dropped, so make it about as large as the objects that need tiles.
+            score_threshold: detections that score lower are dropped, 0 to 1. With calibrated weights also "best", the
+                threshold of each class with the best F1 on the calibration images, or "precision:0.9", the lowest
+                threshold of each class with an expected precision of 90 %.
+            color: "bgr" for arrays from OpenCV.
+            tile: side in px of square tiles that are predicted as well as the whole image, for small objects in large
+                images. Each tile costs as much time as an image.
+            overlap: minimum overlap of neighboring tiles as a share of their side, 0 to 0.9. Detections at an inner
+                border of a tile are dropped, so make it about as large as the objects that need tiles.
         """
         options: dict[str, Any] = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
         return self.predict_batch([image], color=color, **options)[0]
 
     def predict_batch(self, images: Iterable[Source], *, color: str = "rgb", **options: Any) -> list[Detections]:
-        """`predict` of several images, with its options; on a CPU the same numbers as single calls, to the last bit.
+        """`predict` for several images, with the same options; on a CPU, equal to single calls bit for bit.
 
-        An image that cannot be read raises its error.
+        An image that cannot be read raises an `ImageError`.
         """
         checked = self._check(**options)
         stream = (
@@ -139,9 +139,9 @@ class Detector:
     ) -> Iterator[tuple[str, Detections | CenterdetError]]:
         """(where, detections) of each image of a folder, glob, list, video, webcam number or URL: `open_sources`.
 
-        Images are decoded ahead in the background, in constant memory; a broken one is yielded as its error. Invalid
-        sources, such as an empty folder, raise at once; those out of an iterator are yielded as errors. Closing or
-        dropping the stream ends the background.
+        Images are decoded ahead in the background, in constant memory. A broken image is yielded as its error. Invalid
+        sources, such as an empty folder, raise immediately; those from an iterator are yielded as errors. Closing or
+        deleting the stream stops the background threads.
         """
         options: dict[str, Any] = {"score_threshold": score_threshold, "tile": tile, "overlap": overlap}
         flow = self.stream_images(source, color=color, allow_urls=allow_urls, **options)
@@ -150,7 +150,7 @@ class Detector:
     def stream_images(
         self, source: Sources, *, color: str = "rgb", allow_urls: bool = False, **options: Any
     ) -> Iterator[tuple[Found, Detections | CenterdetError]]:
-        """`stream`, with its options, that yields each image as well, to draw on: (`Found`, detections or error)."""
+        """`stream`, with the same options, that also yields each image, to draw on: (`Found`, detections or error)."""
         checked = self._check(**options)
         opened = open_sources(source, color=color, allow_urls=allow_urls)
         return self._flow(opened, *checked, together=1 if is_live(source) else self.runtime.batch_size)
@@ -158,7 +158,7 @@ class Detector:
     def _flow(
         self, stream: Iterable[Found], thresholds: Thresholds, tiling: Tiling, *, together: int
     ) -> Iterator[tuple[Found, Detections | CenterdetError]]:
-        """Each image with its detections, each broken one with its error, in order, `together` at a time."""
+        """Each image with its detections or its error, in order, `together` at a time."""
         for chunk in _chunks(stream, together):
             images = [item.image for item in chunk if not isinstance(item.image, CenterdetError)]
             rows = self._detect(images, thresholds, tiling)
@@ -170,7 +170,7 @@ class Detector:
                     yield item, Detections(*next(rows), self.names, item.image.shape[:2], source)
 
     def _detect(self, images: list[Pixels], thresholds: Thresholds, tiling: Tiling) -> Iterator[Rows]:
-        """The detections of each image: cut into views, which run in batches, and merged."""
+        """The detections of each image: it is cut into views, which run in batches and are merged."""
         windows = [tiling.cut(image.shape[:2]) for image in images]
         views = (
             image[top:bottom, left:right]
@@ -183,7 +183,7 @@ class Detector:
             yield merged._replace(scores=self._calibrate(merged))
 
     def _run(self, views: Iterator[Pixels], thresholds: Thresholds) -> Iterator[Rows]:
-        """The detections of each view, in its pixels, best first; with raw scores, whose order NMS uses."""
+        """The detections of each view in its pixels, best first, with raw scores, which NMS needs."""
         lowest = float(thresholds.min()) if self.calibration is None else self.calibration.lowest(thresholds)
         for chunk in _chunks(views, self.runtime.batch_size):
             geometries = [Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
@@ -191,7 +191,7 @@ class Detector:
                 batch = np.stack([one.forward_image(view) for one, view in zip(geometries, chunk, strict=True)])
             for geometry, *outputs in zip(geometries, *self.runtime.run(batch), strict=True):
                 rows = Rows(*outputs)
-                rows = rows.select(rows.scores >= lowest)  # saves time: NMS would not change what stays
+                rows = rows.select(rows.scores >= lowest)  # saves time; does not change the result
                 rows = rows.select(nms(*rows, self.nms_iou)[:MAX_DETECTIONS])
                 rows = rows.select(reaches(self._calibrate(rows), thresholds[rows.labels]))
                 boxes = clip(geometry.inverse(rows.boxes), geometry.height, geometry.width)
@@ -206,7 +206,7 @@ class Detector:
     def _check(
         self, score_threshold: float | str = 0.3, tile: int | None = None, overlap: float = 0.2
     ) -> tuple[Thresholds, Tiling]:
-        """Each class's threshold (C,), and how images are cut."""
+        """The threshold of each class (C,), and the tiling."""
         tiling = Tiling(tile, overlap)
         if isinstance(score_threshold, str):
             if self.calibration is None:
@@ -228,7 +228,7 @@ def _chunks(items: Iterable[Item], length: int) -> Iterator[list[Item]]:
 
 @contextmanager
 def _limit_opencv(threads: int | None) -> Iterator[None]:
-    """At most so many threads of OpenCV, one caller at a time, so that each reads the true count before."""
+    """Limit the threads of OpenCV; one caller at a time, so that each restores the original number."""
     if threads is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""Likely label errors in words, as a list, and as annotations that labeling tools import.
+"""Likely label errors (suspects) with their reasons, as a list, and as annotations for labeling tools.
 
-A proposal is the annotation of an image as it would be with its suspects corrected: missing objects added, boxes moved,
-classes changed, spurious and repeated boxes removed. Images without suspects are left out.
+A proposal is the corrected annotation of an image: missing objects are added, boxes moved, classes changed, spurious
+and duplicate boxes removed. Images without suspects are left out.
 """
 
 import json
@@ -30,11 +30,19 @@ Box = tuple[float, float, float, float]
 
 
 class Suspect(NamedTuple):
-    """A likely label error: `kind` is missing, renamed, shifted, spurious or duplicate, `score` from 0 to 1.
+    """A likely label error.
 
-    name, box: of the object as the detector has it; of a spurious or duplicate box, as the annotations have it.
-    existing, existing_box: class and box of the annotation in question, None where an object is missing.
-    overlaps: the class of the annotation that the box overlaps most, by `iou`, if any.
+    Attributes:
+        image: path of the image.
+        kind: missing, renamed, shifted, spurious or duplicate.
+        name: class of the detection; for a spurious or duplicate box, class of the annotation.
+        score: confidence that the label is wrong, from 0 to 1.
+        box: xyxy px of the detection; for a spurious or duplicate box, of the annotation.
+        existing: class of the annotation in question; None if an object is missing.
+        existing_box: its box.
+        overlaps: class of the annotation with the highest IoU with the box, if any.
+        iou: that IoU.
+        reason: why the label is likely wrong, for people.
     """
 
     image: Path
@@ -49,7 +57,7 @@ class Suspect(NamedTuple):
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: proposal is None where a box is to be removed, existing where one is to be added."""
+        """Plain values for JSON: `proposal` is None if a box should be removed, `existing` if one should be added."""
         removes = self.kind in ("spurious", "duplicate")
         proposal = None if removes else {"label": self.name, "box": list(self.box)}
         existing = self.existing_box and {"label": self.existing, "box": list(self.existing_box)}
@@ -60,7 +68,7 @@ class Suspect(NamedTuple):
 
 
 def describe(likely: LabelErrors, arrays: Arrays, names: Sequence[str], paths: Sequence[Path]) -> list[Suspect]:
-    """Label errors with their images, classes and reasons; `arrays` are those that they were computed from."""
+    """Label errors with their images, classes and reasons; `arrays`: the input of `label_errors`."""
     suspects = []
     columns = (likely.kind, likely.score, likely.detection, likely.gt, likely.iou)
     for number, score, detection, gt, iou in zip(*(column.tolist() for column in columns), strict=True):
@@ -74,11 +82,11 @@ def describe(likely: LabelErrors, arrays: Arrays, names: Sequence[str], paths: S
             image, name = arrays.gt_images[gt], names[arrays.gt_labels[gt]]
             box, confidence = _box(arrays.gt_boxes[gt]), 0.0
         reason = {
-            "missing": f"{name} with a score of {confidence:.2f}, and no box of {name} there",
+            "missing": f"{name} detected with a score of {confidence:.2f}, but no {name} is labeled here",
             "renamed": f"labeled {overlaps}, predicted as {name} with a score of {confidence:.2f}",
-            "shifted": f"{name} with a score of {confidence:.2f} overlaps its box with an IoU of only {iou:.2f}",
-            "spurious": f"no {name} predicted here, although most of this size are",
-            "duplicate": f"overlaps another box of {name} with an IoU of {iou:.2f}, and only that one is predicted",
+            "shifted": f"{name} detected with a score of {confidence:.2f}, but its IoU with the labeled box is only {iou:.2f}",
+            "spurious": f"no {name} detected here, although most {name} objects of this size are detected",
+            "duplicate": f"marks the same object as another box of {name} (IoU {iou:.2f})",
         }[kind]
         missing = kind == "missing"
         suspects.append(Suspect(
@@ -94,7 +102,7 @@ def _box(row: NDArray[Any]) -> Box:
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse a place where `write_suspects` could not write."""
+    """Refuse a path that `write_suspects` could not write."""
     path = Path(path)
     if path.suffix == ".json" or not path.exists():
         return
@@ -105,10 +113,12 @@ def check_place(path: str | Path) -> None:
 def write_suspects(
     path: str | Path, suspects: Sequence[Suspect], dataset: Dataset, *, annotations: Sequence[str | Path] = ()
 ) -> None:
-    """Write the list as JSON if the path ends in .json, else a new folder that holds it and the proposals.
+    """Write the list as JSON if the path ends in .json, else a new folder with the list and the proposals.
 
-    The folder: suspects.json, coco.json, voc/<image>.xml, and yolo/<image>.txt with yolo/classes.txt.
-    annotations: the dataset's COCO files, whose ids coco.json then has; its proposed boxes carry kind and score.
+    The folder contains suspects.json, coco.json, voc/<image>.xml, and yolo/<image>.txt with yolo/classes.txt. In
+    coco.json, changed boxes have the fields `suspect` (the kind) and `score`.
+
+    annotations: the dataset's COCO files, so that coco.json uses their ids.
     """
     content = json.dumps([suspect.to_dict() for suspect in suspects], indent=1).encode()
     if Path(path).suffix == ".json":
@@ -150,7 +160,7 @@ def write_suspects(
 
 
 def correct(sample: Sample, suspects: Sequence[Suspect], names: Sequence[str]) -> tuple[Sample, list[Suspect | None]]:
-    """A sample with its suspects corrected, and the suspect behind each of its boxes, if there is one."""
+    """The sample with its suspects corrected, and the suspect of each of its boxes, if any."""
     index = {name: label for label, name in enumerate(names)}
     boxes, labels = sample.boxes.copy(), sample.labels.copy()
     sources: list[Suspect | None] = [None] * len(boxes)

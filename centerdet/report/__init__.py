@@ -1,3 +1,3 @@
-"""An evaluation as one HTML file, and the same numbers as JSON."""
+"""The HTML report of an evaluation, in one file, and the same numbers as JSON."""
 
 __all__: list[str] = []

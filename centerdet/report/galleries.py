@@ -1,4 +1,4 @@
-"""What the galleries of a report show: the worst errors of each class, each a region of an image with its boxes.
+"""The galleries of a report: the worst errors of each class, each a region of an image with its boxes.
 
 Shapes: D detections, G ground truths.
 """
@@ -19,14 +19,14 @@ __all__ = ["list_galleries"]
 Ints = NDArray[np.int64]
 
 CARDS = 240
-"""Cards of a gallery at most: all galleries of a page then stay below 15 MB."""
-FEWEST = 6  # cards of each class, if so many fit
-NEIGHBORS = 8  # boxes of either kind around those that a card is about
-LOWEST = 0.3  # score of a detection that is shown as a neighbor
+"""Maximum number of cards per gallery, which keeps all galleries of a page below 15 MB."""
+FEWEST = 6  # cards per class, if they fit
+NEIGHBORS = 8  # maximum number of neighboring boxes of each kind on a card
+LOWEST = 0.3  # minimum score of the detections that are shown
 
 REASONS = {
-    ErrorKind.LOCALIZATION: "too far off: IoU {:.2f} with its object",
-    ErrorKind.BOTH: "another class, and too far off: IoU {:.2f}",
+    ErrorKind.LOCALIZATION: "poor localization: IoU {:.2f} with its object",
+    ErrorKind.BOTH: "wrong class and poor localization: IoU {:.2f}",
     ErrorKind.DUPLICATE: "duplicate of a better detection",
     ErrorKind.BACKGROUND: "no object here",
 }
@@ -35,10 +35,10 @@ REASONS = {
 def list_galleries(
     result: Evaluation, kinds: ErrorKinds, against: Evaluation | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Galleries by key: title, note, total (before the cut to CARDS) and items.
+    """The galleries by key: title, note, total (before the limit of CARDS), and items.
 
-    An item: image, classes (to filter by), text, reason, score, boxes (kind object or detection, label, box, score,
-    main: whether the item is about it).
+    An item has an image, classes (to filter by), text, reason, score, and boxes. A box has a kind (object or
+    detection), label, box, score, and main: whether it is the subject of the item or a neighbor.
     """
     arrays, match, names = result.arrays, result.match, result.names
     scores = arrays.det_scores.astype(np.float64)
@@ -99,21 +99,21 @@ def list_galleries(
     galleries = {
         "false_positives": ("False positives", "the most confident detections without an object",
                             false, arrays.det_labels[false], of_false),
-        "misses": ("Misses", "the largest objects without a detection at the threshold of the best F1",
+        "misses": ("Misses", "the largest objects without a detection, at the threshold with the best F1",
                    missed, arrays.gt_labels[missed], of_missed),
-        "confusions": ("Confusions", "the most confident detections of an object as another class",
+        "confusions": ("Confusions", "the most confident detections with the wrong class",
                        confused, arrays.det_labels[confused], of_confused),
-        "suspects": ("Likely label errors", "annotations that confident detections contradict",
+        "suspects": ("Likely label errors", "annotations that contradict confident detections",
                      np.arange(len(suspects)), numbers, of_suspect),
     }  # fmt: skip
     if against is not None:
         limit = against.operating_points().best_overall.score_threshold
         first, second = seen >= threshold, _seen(against) >= limit
-        sides = (("lost", "the first detector alone", first & ~second), ("gained", "the second alone", second & ~first))
+        sides = (("lost", "the first detector", first & ~second), ("gained", "the second detector", second & ~first))
         for key, who, chosen in sides:
             rows = np.flatnonzero(chosen & ~arrays.gt_difficult)
             rows = rows[np.argsort(-area[rows], kind="stable")]
-            galleries[key] = (f"Found by {who}", "objects, each detector at its threshold of the best F1",
+            galleries[key] = (f"Detected only by {who}", "objects, each detector at its threshold with the best F1",
                               rows, arrays.gt_labels[rows], lambda gt: truth(gt, ""))  # fmt: skip
     return {
         key: {"title": title, "note": note, "total": len(rows), "items": [make(int(rows[k])) for k in _choose(labels)]}
@@ -122,7 +122,7 @@ def list_galleries(
 
 
 def _seen(result: Evaluation) -> NDArray[np.float64]:
-    """The best score of a detection that fits each ground truth, (G,), 0 without one."""
+    """The best score of a detection that matches each ground truth, (G,), 0 without one."""
     seen, match = np.zeros(len(result.arrays.gt_boxes)), result.match
     fits = match.best_iou >= match.iou_threshold
     np.maximum.at(seen, match.best_gt[fits], result.arrays.det_scores[fits].astype(np.float64))
@@ -130,7 +130,7 @@ def _seen(result: Evaluation) -> NDArray[np.float64]:
 
 
 def _choose(labels: Ints) -> list[int]:
-    """Places of at most CARDS rows, in their order, that leave room for every class."""
+    """Indices of at most CARDS rows, in ascending order, with room for every class."""
     if len(labels) <= CARDS:
         return list(range(len(labels)))
     each = max(FEWEST, CARDS // len(np.unique(labels)))
@@ -168,7 +168,7 @@ class _Place:
         self.truths = _by_image(result.arrays.gt_images, np.arange(len(result.arrays.gt_images)), images)
 
     def boxes(self, image: int, detections: list[int], truths: list[int]) -> list[dict[str, Any]]:
-        """The boxes that a card is about, and their neighbors of both kinds."""
+        """The main boxes of a card, and their neighbors of both kinds."""
         main = [self._detection(row, main=True) for row in detections] + [self._truth(gt, main=True) for gt in truths]
         return main + self.neighbors(image, [box["box"] for box in main], without=(detections, truths))
 
@@ -180,7 +180,7 @@ class _Place:
         detections: bool = True,
         without: tuple[list[int], list[int]] = ((), ()),  # type: ignore[assignment]
     ) -> list[dict[str, Any]]:
-        """Boxes that touch one of those around."""
+        """Boxes that overlap one of the boxes in `around`."""
         near = np.array(around).reshape(-1, 4)
 
         def touching(rows: Ints, boxes: NDArray[Any], left_out: list[int]) -> list[int]:
@@ -207,6 +207,6 @@ class _Place:
 
 
 def _by_image(images: NDArray[Any], rows: Ints, count: int) -> list[Ints]:
-    """These rows, split by their image."""
+    """The rows, split by image."""
     rows = rows[np.argsort(images[rows], kind="stable")]
     return np.split(rows, np.searchsorted(images[rows], np.arange(1, count)))

@@ -1,4 +1,4 @@
-"""The numbers of a report as one dict for JSON: AP as fractions, None where there is nothing to compute.
+"""The numbers of a report as one dict for JSON: AP as fractions, None for undefined values.
 
 Shapes: C classes.
 """
@@ -14,10 +14,10 @@ from .galleries import list_galleries
 
 __all__ = ["build_report"]
 
-POINTS = 100  # of a precision-recall curve, at most
-STEPS = 100  # of the score, from 0 to 1
+POINTS = 100  # maximum number of points of a precision-recall curve
+STEPS = 100  # score bins from 0 to 1
 LOWEST = 0.05
-"""The score from which calibration is measured: detectors without a threshold have mostly detections below it."""
+"""Minimum score for calibration errors: without a threshold, most detections score lower."""
 
 
 def build_report(
@@ -29,10 +29,10 @@ def build_report(
     second: str = "",
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Everything that the page shows but the images.
+    """Everything on the page except the images.
 
     detector, dataset: names for the heading. against, second: an evaluation of another detector on the same images, and
-    its name. resamples: of the images, for intervals.
+    its name. resamples: number of bootstrap resamples of the images, for intervals.
     """
     plain = result.to_dict()
     intervals, points = result.bootstrap(resamples).to_dict(), result.operating_points().to_dict()
@@ -68,14 +68,14 @@ def build_report(
 
 
 def _curve(result: Evaluation, label: int) -> dict[str, list[float]]:
-    """A precision-recall curve at some of its true positives, the first and the last among them."""
+    """A precision-recall curve at some of its true positives, including the first and the last."""
     curve = result.voc.curve(label)
     some = np.unique(np.linspace(0, len(curve.recall) - 1, POINTS).round().astype(int))[: len(curve.recall)]
     return {key: np.round(getattr(curve, key)[some], 4).tolist() for key in ("recall", "precision", "scores")}
 
 
 def _scores(result: Evaluation) -> dict[str, list[list[int]]]:
-    """True and false positives of each class by score, (C, STEPS): in [k, k + 1) / STEPS, 1 in the last."""
+    """True and false positives of each class by score, (C, STEPS): bin k is [k, k + 1) / STEPS; the last includes 1."""
     arrays, match = result.arrays, result.match
     place = np.clip(np.floor(arrays.det_scores.astype(np.float64) * STEPS + 1e-9), 0, STEPS - 1).astype(int)
     cell = arrays.det_labels * STEPS + place
@@ -87,7 +87,7 @@ def _scores(result: Evaluation) -> dict[str, list[list[int]]]:
 
 
 def _calibration(result: Evaluation) -> dict[str, Any] | None:
-    """Reliability of all detections and of each class; None for scores that are no probabilities."""
+    """Reliability of all detections and of each class; None if scores are not from 0 to 1."""
     labels = [None, *range(len(result.names))]
     try:
         curves = [

@@ -1,6 +1,6 @@
-"""The HTML file of a report: one file that loads nothing, with its script, its style and its images inside.
+"""The HTML file of a report: one file that contains its script, style, and images, and loads nothing else.
 
-A Content Security Policy allows only this very script and style, by their hashes, and images from data: addresses.
+A Content Security Policy allows only this script and style, by their hashes, and images from data: URIs.
 """
 
 import base64
@@ -27,13 +27,13 @@ from .numbers import build_report
 __all__ = ["check_folder", "render", "write_report"]
 
 FILES = ("report.html", "report.json")
-SIDE = 224, 144  # px of a crop's longer side: at most, and at least
-MARGIN = 0.25  # around the boxes, of their longer side
+SIDE = 224, 144  # px: maximum and minimum of a crop's longer side
+MARGIN = 0.25  # around the boxes, as a share of their longer side
 QUALITY = 60
 
 
 class Crop(NamedTuple):
-    """A region of an image: its origin in the image and pixels per image pixel; size (height, width); a data: URI."""
+    """A region of an image: its origin in the image, its scale, its size (height, width), and its data: URI."""
 
     left: int
     top: int
@@ -43,7 +43,7 @@ class Crop(NamedTuple):
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that holds anything but an earlier report, and a missing jinja2."""
+    """Refuse a folder with anything but an earlier report, and a missing jinja2."""
     if Path(folder).exists() and not Path(folder).is_dir():
         raise WriteError(f"{folder}: expected a folder, got a file")
     strangers = sorted({entry.name for entry in Path(folder).glob("*")} - {*FILES})
@@ -65,9 +65,9 @@ def write_report(
     second: str = "",
     resamples: int = 1000,
 ) -> None:
-    """Write report.html and report.json into a new folder, or in place of an earlier report.
+    """Write report.html and report.json into a new folder, or replace an earlier report.
 
-    An image that cannot be read is named on the page. The other arguments are those of `build_report`.
+    The page lists images that cannot be read. The other arguments are those of `build_report`.
     """
     check_folder(folder)
     report = build_report(
@@ -84,7 +84,7 @@ def write_report(
 
 
 def render(report: dict[str, Any]) -> str:
-    """The page of `build_report`'s dict; reads the images of its galleries, and puts them inside."""
+    """The HTML page of a `build_report` dict; reads and embeds the images of its galleries."""
     import jinja2
 
     parts = files(__package__)
@@ -107,7 +107,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def crop_items(items: Sequence[dict[str, Any]]) -> tuple[list[Crop | None], list[str]]:
-    """The region of each item (None: unreadable), and what went wrong with each image that cannot be read."""
+    """The crop of each item (None: unreadable), and the error of each image that cannot be read."""
     by_image: dict[str, list[int]] = {}
     for number, item in enumerate(items):
         by_image.setdefault(item["image"], []).append(number)
@@ -132,7 +132,7 @@ def crop_items(items: Sequence[dict[str, Any]]) -> tuple[list[Crop | None], list
 
 
 def _crop(pixels: np.ndarray, boxes: Sequence[dict[str, Any]]) -> Crop:
-    """The image around the boxes that an item is about, not narrower than three quarters of its length."""
+    """The image around the main boxes of an item; its shorter side is at least 3/4 of the boxes' longer side."""
     height, width = pixels.shape[:2]
     main = np.array([box["box"] for box in boxes if box["main"]]).reshape(-1, 4)
     low, high = np.append(main[:, :2].min(0), main[:, 2:].max(0)).reshape(2, 2)
@@ -150,7 +150,7 @@ def _crop(pixels: np.ndarray, boxes: Sequence[dict[str, Any]]) -> Crop:
 
 
 def _hash(text: str) -> str:
-    """The source expression that lets a browser run an inline script or use a style."""
+    """The CSP source expression that allows an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
