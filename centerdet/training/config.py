@@ -44,7 +44,7 @@ class TrainConfig:
         "val",
     )
     names: Annotated[tuple[str, ...], "classes in their order (repeatable); default: all classes"] = ()
-    shares: Annotated[tuple[float, ...], "share of the draws of each dataset (repeatable); default: as images"] = ()
+    shares: Annotated[tuple[float, ...], "share of the draws per dataset (repeatable); default: by image count"] = ()
 
     backbone: Annotated[
         str,
@@ -54,11 +54,11 @@ class TrainConfig:
     init_from: Annotated[str, "detector weights to start from (name or file); default: backbone weights only"] = ""
     freeze: Annotated[int, "number of frozen stages, from the stem: early features are the same for all data"] = 3
     stride: Annotated[int, "px between cells of the output grid"] = 8
-    channels: Annotated[int, "of neck and heads"] = 96
+    channels: Annotated[int, "channels of neck and heads"] = 96
 
     epochs: Annotated[float, "passes through the training images"] = 60.0
     batch: Annotated[int, "images per step and process"] = 16
-    sizes: Annotated[tuple[int, ...], "input px (repeatable), each for an equal part of the steps; small is fast"] = (
+    sizes: Annotated[tuple[int, ...], "input px (repeatable), each for an equal part of the steps"] = (
         192,
         256,
         320,
@@ -67,14 +67,14 @@ class TrainConfig:
     optimizer: Annotated[str, "'adamw', 'adam', or 'sgd' (with momentum)"] = "adamw"
     lr: Annotated[float, "learning rate of neck and heads"] = 2.5e-3
     backbone_lr: Annotated[float, "learning rate of the backbone, lower since it is pretrained"] = 1e-3
-    weight_decay: Annotated[float, "of convolution weights"] = 0.02
-    warmup: Annotated[int, "steps of rising learning rate, while the heads are still random"] = 200
+    weight_decay: Annotated[float, "weight decay of convolution weights"] = 0.02
+    warmup: Annotated[int, "steps with increasing learning rate, while the heads are still random"] = 200
     grad_clip: Annotated[float, "maximum norm of the gradient; 0: off"] = 10.0
     ema: Annotated[float, "decay per step of the averaged weights, which validation and saving use"] = 0.9995
 
     augment: Annotated[str, "'full', or 'none': no crop, zoom, stretch, flip or color, as in prediction"] = "full"
     zoom: Annotated[tuple[float, float], "two numbers: the smallest and largest scale; 1: unchanged"] = (0.5, 1.8)
-    aspect: Annotated[float, "largest stretch of width against height"] = 1.3
+    aspect: Annotated[float, "maximum stretch of width relative to height; 1: off"] = 1.3
     color: Annotated[float, "strength of color changes"] = 0.4
     balance: Annotated[float, "how much more often images with rare classes are drawn, 0 (off) to 1"] = 0.5
 
@@ -120,9 +120,9 @@ class TrainConfig:
         if not self.data:
             raise ConfigError("data: expected at least one dataset, got none")
         if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
-            raise ConfigError(f"zoom: expected the least scale above 0, then the largest, got {self.zoom}")
+            raise ConfigError(f"zoom: expected the smallest scale, above 0, then the largest, got {self.zoom}")
         if self.init_from and self.backbone_weights not in ("imagenet", "none"):
-            raise ConfigError(f"backbone_weights: {self.backbone_weights} is not used beside init_from, which has all")
+            raise ConfigError(f"backbone_weights: {self.backbone_weights} is not used: init_from sets all weights")
         if not self.sizes or any(size < 32 or size % 32 for size in self.sizes):
             raise ConfigError(f"sizes: expected multiples of 32 px, got {list(self.sizes)}")
         for name, choices in (
