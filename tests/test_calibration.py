@@ -259,6 +259,18 @@ def test_too_few_objects_are_refused() -> None:
         fit_calibration(*judged([0.5] * 60, [True] * 60, images=[0] * 60), names=["thing"])
 
 
+def test_detections_of_one_image_alone_are_fitted() -> None:
+    """Without it, nothing is left to fit, and scores stay as they are."""
+    arrays, _ = judged(np.linspace(0.1, 0.9, 80), [True] * 60 + [False] * 20, images=[0] * 80)
+    empty = Arrays.check(
+        arrays.det_boxes, arrays.det_scores, arrays.det_labels, arrays.det_images,
+        np.concatenate([arrays.gt_boxes, np.tile([0, 0, 9, 9], (4, 1))]),
+        np.zeros(64, int), np.append(np.zeros(60, int), [1, 2, 3, 4]), num_classes=1,
+    )  # fmt: skip
+    fit = fit_calibration(empty, match_detections(empty), ["thing"])
+    np.testing.assert_allclose(fit.cross_fitted, arrays.det_scores, atol=0.02)
+
+
 # --- weights files and the detector -------------------------------------------------------------------------------
 
 

@@ -91,6 +91,20 @@ def test_a_spurious_box_where_all_others_are_seen() -> None:
     assert listed(find([(box, 0.9, 0) for box in columns[30:]], truths)) == []  # this detector overlooks many
 
 
+def test_scores_beyond_1_and_narrow_labels_of_many_classes() -> None:
+    assert find([(BOX, 7.0, 0)], []).score.tolist() == [1]
+    columns = np.array([[200.0 * k, 0, 200.0 * k + 50, 50] for k in range(60)])
+    results = []
+    for kind in (np.uint8, np.int64):
+        labels = np.full(60, 100, kind)
+        images = np.zeros(60, kind)
+        arrays = Arrays.check(
+            columns[1:], np.full(59, 0.9), labels[1:], images[1:], columns, labels, images, num_classes=101
+        )
+        results.append(label_errors(arrays, match_detections(arrays)).to_dict())
+    assert results[0] == results[1] and results[0]["kind"] == [LabelErrorKind.SPURIOUS]
+
+
 def test_difficult_objects_and_crowds_are_no_suspects_and_explain_detections() -> None:
     for flag in ("gt_difficult", "gt_crowd"):
         assert listed(find([(BOX, 0.9, 0)], [(BOX, 0)], **{flag: [1]})) == []
@@ -131,7 +145,8 @@ def test_a_result_is_json_and_bad_options_are_named() -> None:
     json.dumps(find([(BOX, 0.9, 0)], []).to_dict(), allow_nan=False)
     arrays = Arrays.check([], [], [], [], [], [], [], num_classes=1)
     match = match_detections(arrays)
-    for option in ({"background_iou": 0}, {"background_iou": 2}, {"score_threshold": float("inf")}):
+    wrong: list[dict[str, float]] = [{"background_iou": value} for value in (0, 0.6, float("nan"))]
+    for option in wrong + [{"score_threshold": value} for value in (0, 2, float("nan"))]:
         with pytest.raises(DataError, match=next(iter(option))):
             label_errors(arrays, match, **option)
 

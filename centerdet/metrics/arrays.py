@@ -17,8 +17,8 @@ from ..errors import DataError
 from .order import stable_order
 
 __all__ = [
-    "COORDINATE_LIMIT", "IMAGE_LIMIT", "SIZE_RANGES", "Arrays", "box_area",
-    "check_finite", "check_threshold", "check_whole", "count_per_class", "number_images", "reaches",
+    "COORDINATE_LIMIT", "IMAGE_LIMIT", "SIZE_RANGES", "Arrays", "box_area", "check_finite",
+    "check_probabilities", "check_threshold", "check_whole", "count_per_class", "number_images", "reaches",
 ]  # fmt: skip
 
 COORDINATE_LIMIT = 1e150  # areas stay finite
@@ -139,6 +139,12 @@ def check_finite(name: str, value: float) -> float:
     if not abs(value) < float("inf"):
         raise DataError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
+
+
+def check_probabilities(arrays: Arrays) -> None:
+    """Refuse scores that are no probabilities."""
+    if not _within(arrays.det_scores, 0, 1):
+        raise DataError("det_scores: expected numbers from 0 to 1, as probabilities are")
 
 
 def check_whole(name: str, value: Any, lowest: int, highest: int | None = None) -> int:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from .arrays import Array, Arrays, check_finite, check_whole, number_images, reaches
+from .arrays import Array, Arrays, check_finite, check_probabilities, check_whole, number_images, reaches
 from .result import Result, mean_over
-from .statistics import check_options, draw_images
+from .statistics import check_options, draw_images, percentiles
 from .voc import VocMatch
 
 __all__ = [
@@ -152,18 +151,14 @@ def precision_curve(
     total = table.sum(0)
     with np.errstate(invalid="ignore"):
         precision = total[points:] / total[:points]
-        samples = drawn[:, points:] / drawn[:, :points]
-    band = np.full((2, points), np.nan)
-    for point in np.flatnonzero(total[:points]):
-        band[:, point] = np.nanquantile(samples[:, point], [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = percentiles(drawn[:, points:] / drawn[:, :points], confidence)
     detections = total[:points].astype(np.int64)
-    return PrecisionCurve(thresholds, precision, band[0], band[1], detections, resamples, confidence, seed)
+    return PrecisionCurve(thresholds, precision, low, high, detections, resamples, confidence, seed)
 
 
 def _select(arrays: Arrays, match: VocMatch, min_score: float, label: int | None) -> Ints:
     """Rows of the detections that count."""
-    if not ((arrays.det_scores >= 0) & (arrays.det_scores <= 1)).all():
-        raise DataError("det_scores: expected numbers from 0 to 1, as probabilities are")
+    check_probabilities(arrays)
     chosen = ~match.ignored & reaches(arrays.det_scores, check_finite("min_score", min_score))
     if label is not None:
         chosen &= arrays.det_labels == check_whole("label", label, 0, arrays.num_classes - 1)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .arrays import SIZE_RANGES, Arrays, box_area, check_finite, reaches
-from .overlaps import best_pairs, find_cells, overlapping_pairs, pairs_of_any_class
+from .arrays import SIZE_RANGES, Arrays, box_area, reaches
+from .overlaps import best_of_each, best_pairs, find_cells, overlapping_pairs, pairs_of_any_class
 from .result import Result
 from .voc import VocMatch
 
@@ -80,32 +80,28 @@ def label_errors(
     that overlap by t, the best-scored stays. Ground truths that are difficult or crowds are no suspects, and explain
     detections: a detection of which half lies in a crowd of its class is none either.
     """
-    if not 0 < background_iou <= 1:
-        raise DataError(f"background_iou: expected a number in (0, 1], got {background_iou!r}")
-    score_threshold = check_finite("score_threshold", score_threshold)
+    if not 0 < background_iou <= match.iou_threshold:
+        raise DataError(f"background_iou: expected a number in (0, iou_threshold], got {background_iou!r}")
+    if not 0 < score_threshold <= 1:
+        raise DataError(f"score_threshold: expected a number in (0, 1], got {score_threshold!r}")
     count, total = len(arrays.det_scores), len(arrays.gt_boxes)
-    scores = arrays.det_scores.astype(np.float64)
+    scores = np.clip(arrays.det_scores.astype(np.float64), 0, 1)
     real = ~(arrays.gt_difficult | arrays.gt_crowd)
     seen = np.zeros(total + 1)  # the last is that of no ground truth, -1
     fits = match.best_iou >= match.iou_threshold
-    np.maximum.at(seen, match.best_gt[fits], np.clip(scores[fits], 0, 1))
+    np.maximum.at(seen, match.best_gt[fits], scores[fits])
 
     rows = np.flatnonzero(reaches(arrays.det_scores, score_threshold))
     det, truth, iou = pairs_of_any_class(arrays, 0.0, rows)
     same = arrays.det_labels[det] == arrays.gt_labels[truth]
-    own_gt, own_iou = _best(det[same], truth[same], iou[same], count)
-    other_gt, other_iou = _best(det[~same], truth[~same], iou[~same], count)
+    own_gt, own_iou = best_of_each(det[same], truth[same], iou[same], count)
+    other_gt, other_iou = best_of_each(det[~same], truth[~same], iou[~same], count)
     closest = _closest(det[same], truth[same], iou[same], total)
 
-    lonely, fitting, confused = (
-        own_iou[rows] < background_iou,
-        own_iou[rows] >= match.iou_threshold,
-        other_iou[rows] >= match.iou_threshold,
-    )
-    nearest = closest[own_gt[rows]] == rows
-    renamed, apart = rows[~fitting & confused], ~fitting & ~confused
-    shifted = rows[apart & ~lonely & nearest]
-    free = apart & (lonely | ~nearest) & ~_in_crowd(arrays, rows, det[same], truth[same])
+    fitting, confused = own_iou[rows] >= match.iou_threshold, other_iou[rows] >= match.iou_threshold
+    moved = ~fitting & ~confused & (own_iou[rows] >= background_iou) & (closest[own_gt[rows]] == rows)
+    renamed, shifted = rows[~fitting & confused], rows[moved]
+    free = ~fitting & ~confused & ~moved & ~_in_crowd(arrays, rows, det[same], truth[same])
     missing = _drop_repeats(arrays, rows[free], match.iou_threshold)
     any_gt = np.where(own_iou >= other_iou, own_gt, other_gt)
     twin, twin_iou = _twins(arrays, seen[:-1], real)
@@ -113,7 +109,7 @@ def label_errors(
 
     parts = [  # kind, score, detection, ground truth, IoU
         (LabelErrorKind.MISSING, scores[missing], missing, any_gt[missing], np.maximum(own_iou, other_iou)[missing]),
-        (LabelErrorKind.RENAMED, _margins(arrays, renamed, other_gt[renamed], background_iou), renamed,
+        (LabelErrorKind.RENAMED, _margins(arrays, scores, renamed, other_gt[renamed], background_iou), renamed,
          other_gt[renamed], other_iou[renamed]),
         (LabelErrorKind.SHIFTED, scores[shifted], shifted, own_gt[shifted], own_iou[shifted]),
         (LabelErrorKind.SPURIOUS, doubt, np.full(len(spurious), -1), spurious, np.zeros(len(spurious))),
@@ -124,31 +120,20 @@ def label_errors(
     order = np.argsort(-score, kind="stable")
     kept = (score >= score_threshold) & ((kind == LabelErrorKind.MISSING) | np.append(real, False)[gt])
     order = order[kept[order]]
-    named_gt = order[kind[order] != LabelErrorKind.MISSING]  # a missing object's ground truth is not in question
-    first = np.ones(len(score), bool)
-    first[named_gt] = False
-    first[named_gt[np.unique(gt[named_gt], return_index=True)[1]]] = True
-    order = order[first[order]]
+    subject = np.where(kind == LabelErrorKind.MISSING, -1 - np.arange(len(kind)), gt)  # the ground truth in question
+    order = order[np.sort(np.unique(subject[order], return_index=True)[1])]
     kind, score, detection, gt, iou = (column[order] for column in (kind, score, detection, gt, iou))
-    return LabelErrors(kind, score, detection, gt, iou, score_threshold, float(background_iou))
-
-
-def _best(det: Ints, truth: Ints, iou: Floats, count: int) -> tuple[Ints, Floats]:
-    """The ground truth of highest IoU (-1: none) of each of `count` detections, and that IoU (0)."""
-    best, highest = np.full(count, -1), np.zeros(count)
-    det, truth, iou = best_pairs(det, truth, iou)
-    best[det], highest[det] = truth, iou
-    return best, highest
+    return LabelErrors(kind, score, detection, gt, iou, float(score_threshold), float(background_iou))
 
 
 def _closest(det: Ints, truth: Ints, iou: Floats, total: int) -> Ints:
     """The detection of highest IoU of each of `total` ground truths, -1 for none; one more -1 comes last."""
     order = np.argsort(truth, kind="stable")
-    best, _ = _best(truth[order], det[order], iou[order], total + 1)
+    best, _ = best_of_each(truth[order], det[order], iou[order], total + 1)
     return best
 
 
-def _margins(arrays: Arrays, det: Ints, truth: Ints, floor: float) -> Floats:
+def _margins(arrays: Arrays, scores: Floats, det: Ints, truth: Ints, floor: float) -> Floats:
     """How much more likely each detection's class is than that of a ground truth which it overlaps, given an object."""
     number = np.full(len(arrays.gt_boxes), -1)
     number[truth] = np.arange(len(truth))
@@ -157,10 +142,10 @@ def _margins(arrays: Arrays, det: Ints, truth: Ints, floor: float) -> Floats:
     )
     near, row = near[number[there] >= 0], number[there[number[there] >= 0]]
     best = np.zeros((len(truth), arrays.num_classes))
-    np.maximum.at(best, (row, arrays.det_labels[near]), np.clip(arrays.det_scores[near].astype(np.float64), 0, 1))
+    np.maximum.at(best, (row, arrays.det_labels[near]), scores[near])
     last = number[truth]  # several detections may overlap one ground truth
     some = 1 - np.prod(1 - best[last], axis=1)
-    margins: Floats = (arrays.det_scores[det].astype(np.float64) - best[last, arrays.gt_labels[truth]]) / some
+    margins: Floats = (scores[det] - best[last, arrays.gt_labels[truth]]) / some
     return margins
 
 
@@ -197,7 +182,7 @@ def _spurious(arrays: Arrays, seen: Floats, alone: Mask, score_threshold: float)
     """Ground truths that no detection touches, and the chance that each is no object."""
     area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
     size = np.searchsorted([SIZE_RANGES["small"][1], SIZE_RANGES["medium"][1]], area)
-    group = arrays.gt_labels * 3 + size
+    group = np.multiply(arrays.gt_labels, 3, dtype=np.int64) + size
     used = ~(arrays.gt_difficult | arrays.gt_crowd)
     objects, overlooked = (
         np.bincount(group[part], minlength=3 * arrays.num_classes) for part in (used, used & (seen < score_threshold))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .arrays import Arrays
 from .order import stable_order
 
-__all__ = ["Cells", "best_pairs", "find_cells", "overlapping_pairs", "pairs_of_any_class"]
+__all__ = ["Cells", "best_of_each", "best_pairs", "find_cells", "overlapping_pairs", "pairs_of_any_class"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -123,3 +123,11 @@ def best_pairs(det: Ints, truth: Ints, iou: Floats) -> tuple[Ints, Ints, Floats]
     best = np.flatnonzero(iou == highest)
     first = best[np.flatnonzero(np.diff(det[best], prepend=-1))]
     return det[first], truth[first], iou[first]
+
+
+def best_of_each(det: Ints, truth: Ints, iou: Floats, count: int) -> tuple[Ints, Floats]:
+    """The ground truth of highest IoU (-1: none) of each of `count` detections, and that IoU (0)."""
+    best, highest = np.full(count, -1), np.zeros(count)
+    det, truth, iou = best_pairs(det, truth, iou)
+    best[det], highest[det] = truth, iou
+    return best, highest

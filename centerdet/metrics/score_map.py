@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..text import plural
-from .arrays import Array, Arrays, number_images
+from .arrays import Array, Arrays, check_probabilities, number_images
 from .diagnose import operating_points
 from .voc import VocMatch
 
@@ -141,8 +141,7 @@ def fit_calibration(arrays: Arrays, match: VocMatch, names: Sequence[str], *, so
     1999), by the likelihood of images left out of the fit, in five folds. A class with n true positives is shrunk to
     the map of all classes together: its map weighs n / (n + 50). Fewer than 50 true positives in all are a DataError.
     """
-    if not ((arrays.det_scores >= 0) & (arrays.det_scores <= 1)).all():
-        raise DataError("det_scores: expected numbers from 0 to 1")
+    check_probabilities(arrays)
     images, _, num_images = number_images(arrays, None)
     if (right := int(match.true_positive.sum())) < MIN_OBJECTS or num_images < FOLDS:
         raise DataError(
@@ -197,13 +196,13 @@ def _fit(scores: Floats, correct: Mask, labels: Ints, classes: int) -> tuple[Flo
 
 
 def _fit_isotonic(scores: Floats, correct: Mask) -> Floats:
-    """Isotonic regression at the knots, (K,)."""
+    """Isotonic regression at the knots, (K,); the identity without detections."""
+    if not len(scores):
+        return KNOTS
     group = np.unique(scores, return_inverse=True)[1]
     table = np.stack([np.bincount(group), np.bincount(group, correct), np.bincount(group, scores)], axis=1)
     some = table[:, 1] > 0
-    table = np.add.reduceat(
-        table, np.flatnonzero(some | np.append(True, some[:-1]))
-    )  # what is wrong in a row is pooled
+    table = np.add.reduceat(table, np.flatnonzero(some | np.append(True, some[:-1])))  # pools what is wrong in a row
     blocks: list[Floats] = []  # count, correct, sum of scores
     for block in table:
         while blocks and blocks[-1][1] * block[0] >= block[1] * blocks[-1][0]:

@@ -22,7 +22,7 @@ from .voc import RECALLS, VocMatch
 
 __all__ = [
     "Bootstrap", "Comparison", "Difference", "Interval", "Ranking",
-    "average_precisions", "bootstrap_ap", "check_options", "compare_models", "draw_images", "rank",
+    "average_precisions", "bootstrap_ap", "check_options", "compare_models", "draw_images", "percentiles", "rank",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -264,7 +264,8 @@ def _columns(samples: Floats) -> Iterator[Floats]:
         yield column[~np.isnan(column)]
 
 
-def _percentiles(samples: Floats, confidence: float) -> tuple[Floats, Floats]:
+def percentiles(samples: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """The bounds of the middle of the resamples (B, ...) that are not NaN; NaN where all are."""
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
     bounds = [np.quantile(column, ends) if len(column) else np.full(2, np.nan) for column in _columns(samples)]
     low, high = np.reshape(bounds, (*samples.shape[1:], 2)).T
@@ -273,7 +274,7 @@ def _percentiles(samples: Floats, confidence: float) -> tuple[Floats, Floats]:
 
 def _interval(estimate: Floats, samples: Floats, confidence: float) -> Interval:
     errors = [column.std(ddof=1) if len(column) > 1 else np.nan for column in _columns(samples)]
-    return Interval(estimate, *_percentiles(samples, confidence), np.reshape(errors, samples.shape[1:])[()])
+    return Interval(estimate, *percentiles(samples, confidence), np.reshape(errors, samples.shape[1:])[()])
 
 
 def _difference(
@@ -289,7 +290,7 @@ def _difference(
     with np.errstate(invalid="ignore"):
         extreme = np.abs(swapped - stayed) >= np.abs(difference) - 1e-12  # rounding is no evidence
     p_value = np.where(np.isnan(difference), np.nan, (1 + extreme.sum(0)) / (1 + len(extreme)))[()]
-    low, high = _percentiles(drawn_second - drawn_first, confidence)
+    low, high = percentiles(drawn_second - drawn_first, confidence)
     return Difference(first[0], second[0], difference, low, high, p_value)
 
 

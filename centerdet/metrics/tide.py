@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .arrays import Array, Arrays, count_per_class
 from .order import score_order
-from .overlaps import best_pairs, pairs_of_any_class
+from .overlaps import best_of_each, pairs_of_any_class
 from .result import Result, mean_over
 from .voc import VocMatch, average
 
@@ -102,7 +102,8 @@ def error_kinds(arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1)
     det, truth, iou = pairs_of_any_class(arrays, background_iou, np.flatnonzero(false_positive))
     same = labels[det] == arrays.gt_labels[truth]
     (same_gt, same_iou), (other_gt, other_iou) = (
-        _best(det[part], truth[part], iou[part], len(labels)) for part in (same & real[truth], ~same & real[truth])
+        best_of_each(det[part], truth[part], iou[part], len(labels))
+        for part in (same & real[truth], ~same & real[truth])
     )
     kind = np.full(len(labels), NO_ERROR)
     kind[false_positive] = ErrorKind.BACKGROUND
@@ -155,11 +156,3 @@ def error_kinds(arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1)
         cost[6], cost[7], means[6], means[7], ap, mean_over(ap), threshold, float(background_iou), kind,
         other_gt, other_iou, missed,
     )  # fmt: skip
-
-
-def _best(det: Ints, truth: Ints, iou: Floats, count: int) -> tuple[Ints, Floats]:
-    """The ground truth of highest IoU (-1: none) of each of `count` detections, and that IoU (0)."""
-    best, highest = np.full(count, -1), np.zeros(count)
-    det, truth, iou = best_pairs(det, truth, iou)
-    best[det], highest[det] = truth, iou
-    return best, highest
