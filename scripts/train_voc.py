@@ -20,7 +20,7 @@ CLASSES = (
 )  # fmt: skip
 PHASES: dict[int, dict[str, Any]] = {
     1: {"draws": 190_000, "sizes": (320, 384, 416, 416), "batch": 64, "lr": 5e-3, "backbone_lr": 2e-3, "warmup": 300},
-    2: {"draws": 24_000, "sizes": (384, 416), "batch": 16, "lr": 2e-3, "backbone_lr": 8e-4, "warmup": 100},
+    2: {"draws": 18_000, "sizes": (384, 416), "batch": 16, "lr": 2e-3, "backbone_lr": 8e-4, "warmup": 100},
 }
 
 
