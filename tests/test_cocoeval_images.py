@@ -37,7 +37,7 @@ def assert_equal_entries(mine: Any, other: Any) -> None:
         np.testing.assert_array_equal(mine[key], other[key], err_msg=key)
 
 
-@pytest.mark.parametrize("seed", range(800, 825))
+@pytest.mark.parametrize("seed", range(800, 812))
 def test_image_by_image(seed: int, tmp_path: Path) -> None:
     """As DETR and older torchvision references do; also with ranges and limits that `params` does not have."""
     files, other = write(tmp_path, *coco_problem(seed)), seed if seed % 2 else None
@@ -47,16 +47,16 @@ def test_image_by_image(seed: int, tmp_path: Path) -> None:
     for one in (ours, theirs):
         one._prepare()
         one.ious = {cell: one.computeIoU(*cell) for cell in cells}
+    for name in ("_gts", "_dts"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        assert {cell: some for cell, some in mine.items() if some} == {c: some for c, some in other.items() if some}
+        assert mine["no", "such"] == []
     for cell in cells:
         np.testing.assert_array_equal(ours.ious[cell], theirs.ious[cell])
     for area in [*p.areaRng, [5, 5000]]:
         for limit in (p.maxDets[-1], 2):
             for cell in cells:
                 assert_equal_entries(*(one.evaluateImg(*cell, area, limit) for one in (ours, theirs)))
-    for name in ("_gts", "_dts"):
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        assert {cell: some for cell, some in mine.items() if some} == {c: some for c, some in other.items() if some}
-        assert mine["no", "such"] == []
 
 
 def test_subclasses_decide_image_by_image(tmp_path: Path) -> None:
