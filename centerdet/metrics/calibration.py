@@ -1,7 +1,7 @@
-"""Do scores mean what they state? Of detections that score 0.7, 70 % should be right.
+"""Calibration errors and curves: of the detections that score 0.7, 70 % should be correct.
 
-A detection is right if it is a true positive of VOC's match; ignored detections are left out. All functions take
-`Arrays` with scores from 0 to 1 and its `VocMatch`.
+A detection is correct if it is a true positive of the VOC match. Ignored detections are left out. All functions take
+`Arrays` with scores from 0 to 1, and their `VocMatch`.
 
 Shapes: B bins, C classes, T thresholds, P images.
 """
@@ -24,14 +24,14 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-BINS = 10  # as netcal has them; LaECE was defined with 25, which need ten times as many detections of each class
+BINS = 10  # netcal's default; LaECE was defined with 25, which need ten times as many detections per class
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReliabilityCurve(Result):
-    """The detections by score: edges (B + 1,), count (B,), and of each bin the mean score and the precision (B,).
+    """The detections by score: edges (B + 1,), and the count, mean score, and precision of each bin (B,).
 
-    Bins include their lower edge, the last one also its upper edge; an empty bin is NaN.
+    A bin includes its lower edge; the last bin also includes its upper edge. Empty bins have NaN.
     """
 
     edges: Floats
@@ -42,16 +42,18 @@ class ReliabilityCurve(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationError(Result):
-    """Expected calibration errors, as fractions: the mean distance of score and precision, weighted by detections.
+    """Expected calibration errors, as fractions: the difference between mean score and precision, averaged over bins.
+
+    Bins are weighted by their number of detections.
 
     Attributes:
-        d_ece: of all detections together (Küppers et al., "Multivariate Confidence Calibration for Object Detection",
-            2020, with the score alone), as netcal computes it.
-        per_class: the same for the detections of each class, (C,); NaN without detections.
-        class_mean: the mean of per_class.
-        la_ece: the class-wise mean where a detection should score its IoU if it is right, else 0 (Oksuz et al.,
-            "Towards Building Self-Aware Object Detectors", 2023: precision times mean IoU of each bin).
-        count: detections of each class, (C,).
+        d_ece: D-ECE of all detections (Küppers et al., "Multivariate Confidence Calibration for Object Detection",
+            2020, with the score as the only variable); equal to netcal.
+        per_class: D-ECE of each class, (C,); NaN without detections.
+        class_mean: mean of per_class.
+        la_ece: LaECE, the class-wise mean where a correct detection should score its IoU and a wrong one 0 (Oksuz et
+            al., "Towards Building Self-Aware Object Detectors", 2023: precision times mean IoU of each bin).
+        count: number of detections of each class, (C,).
     """
 
     d_ece: float
@@ -67,8 +69,10 @@ class CalibrationError(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrecisionCurve(Result):
-    """Precision of the detections that score at least each of `scores` (T,), with its interval over the choice of
-    images; NaN without detections. num_detections (T,)."""
+    """Precision of the detections at each score threshold in `scores` (T,), with its bootstrap interval over images.
+
+    num_detections (T,): detections that reach the threshold. Without any, the precision is NaN.
+    """
 
     scores: Floats
     precision: Floats
@@ -89,9 +93,9 @@ def reliability_curve(
     equal_count: bool = False,
     min_score: float = 0.0,
 ) -> ReliabilityCurve:
-    """Mean score and precision in bins of equal width from 0 to 1, or of an equal count of detections.
+    """Mean score and precision in bins of equal width from 0 to 1, or with an equal number of detections.
 
-    label: only the detections of this class. min_score: leave out what scores lower.
+    label: use only the detections of this class. min_score: use only detections with at least this score.
     """
     rows = _select(arrays, match, min_score, label)
     scores = arrays.det_scores[rows].astype(np.float64)
@@ -103,10 +107,10 @@ def reliability_curve(
 def calibration_error(
     arrays: Arrays, match: VocMatch, *, bins: int = BINS, equal_count: bool = False, min_score: float = 0.0
 ) -> CalibrationError:
-    """D-ECE, its class-wise mean and LaECE; bins and min_score as for `reliability_curve`, for each class anew.
+    """D-ECE, its class-wise mean, and LaECE; bins and min_score as for `reliability_curve`, separately for each class.
 
-    Detectors without a threshold have mostly detections that score almost 0 and are wrong, which makes every error
-    look small: state min_score beside the number.
+    Without a threshold, most detections score almost 0 and are wrong, so every error looks small: report min_score with
+    the numbers.
     """
     rows = _select(arrays, match, min_score, None)
     scores, labels = arrays.det_scores[rows].astype(np.float64), arrays.det_labels[rows]
@@ -132,9 +136,9 @@ def precision_curve(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PrecisionCurve:
-    """Precision at evenly spaced thresholds from 0 to 1, with percentile intervals of images drawn with replacement.
+    """Precision at evenly spaced thresholds from 0 to 1, with bootstrap percentile intervals over images.
 
-    num_images: the number of images evaluated; by default those that have a detection or a ground truth.
+    num_images: number of evaluated images; by default, the images with a detection or a ground truth.
     """
     check_options(resamples, confidence, seed)
     check_whole("points", points, 2)
@@ -143,7 +147,7 @@ def precision_curve(
     thresholds = np.linspace(0, 1, points)
     place = np.searchsorted(thresholds.astype(arrays.det_scores.dtype), arrays.det_scores[rows], "right") - 1
     cell = images[rows] * points + place
-    # Per image and threshold: how many reach it, and how many of these are right, (P, 2 T).
+    # Per image and threshold: detections that reach it, and how many of these are correct, (P, 2 T).
     counts = [np.bincount(cell, weights, num_images * points) for weights in (None, match.true_positive[rows])]
     reached = [np.reshape(one, (num_images, points))[:, ::-1].cumsum(1)[:, ::-1] for one in counts]
     table = np.concatenate(reached, axis=1).astype(np.float64)
@@ -157,7 +161,7 @@ def precision_curve(
 
 
 def _select(arrays: Arrays, match: VocMatch, min_score: float, label: int | None) -> Ints:
-    """Rows of the detections that count."""
+    """Rows of the detections that are not ignored, reach min_score, and have the label."""
     check_probabilities(arrays)
     chosen = ~match.ignored & reaches(arrays.det_scores, check_finite("min_score", min_score))
     if label is not None:
@@ -173,7 +177,7 @@ def _edges(scores: Floats, bins: int, equal_count: bool) -> Floats:
 
 
 def _means(scores: Floats, edges: Floats, *values: Array) -> tuple[Ints, list[Floats]]:
-    """Count of each bin, (B,), and the means of values in it, (B,) each."""
+    """The count of each bin, (B,), and the mean of each of the values in it, (B,) each."""
     bins = len(edges) - 1
     place = np.minimum(np.searchsorted(edges, scores, "right") - 1, bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -182,7 +186,7 @@ def _means(scores: Floats, edges: Floats, *values: Array) -> tuple[Ints, list[Fl
 
 
 def _error(scores: Floats, target: Array, bins: int, equal_count: bool) -> float:
-    """The distance of mean score and mean target of each bin, weighted by its detections."""
+    """The difference between mean score and mean target, averaged over bins weighted by their detections."""
     if not len(scores):
         return float("nan")
     count, (score, mean) = _means(scores, _edges(scores, bins, equal_count), scores, target)

@@ -1,6 +1,6 @@
-"""Likely errors of the labels: annotations that a confident detector contradicts.
+"""Likely label errors: annotations that contradict a confident detector.
 
-A score is the detector's confidence that the label is wrong, so that all kinds are ranked in one list.
+A score is the confidence that the label is wrong, so all kinds are ranked in one list.
 
 Shapes: D detections, G ground truths, S suspects.
 """
@@ -23,14 +23,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-TWIN_IOU = 0.7  # two boxes of one class that overlap as much are one object or two that hide each other
+TWIN_IOU = 0.7  # two boxes of one class with this IoU are one object, or two objects that occlude each other
 WRONG = 0.05
-"""The share of boxes assumed to be wrong before a detector is asked: an object that it overlooks is more likely an
-object than no object."""
+"""Prior probability that a box is spurious: a box that the detector misses is still more likely an object than not."""
 
 
 class LabelErrorKind(IntEnum):
-    """What may be wrong: an object without a box; a box with another class, too far off, of nothing, or repeated."""
+    """An object without a box; or a box with the wrong class, in the wrong place, without an object, or repeated."""
 
     MISSING = 0
     RENAMED = 1
@@ -43,10 +42,13 @@ class LabelErrorKind(IntEnum):
 class LabelErrors(Result):
     """Likely label errors, the most likely first.
 
-    kind (S,): a `LabelErrorKind`. score (S,): from 0 to 1. detection (S,): the row of the detection that shows the
-    error, -1 for none (spurious, duplicate). gt (S,): the row of the ground truth in question; where an object is
-    missing that of any class which the detection overlaps most, or -1. iou (S,): of the two; for a duplicate with its
-    twin.
+    Attributes:
+        kind: a `LabelErrorKind`, (S,).
+        score: from 0 to 1, (S,).
+        detection: row of the detection that contradicts the label, (S,); -1 if spurious or duplicate.
+        gt: row of the ground truth in question, (S,). For a missing object, the ground truth of any class with the
+            highest IoU, or -1.
+        iou: IoU of the detection and the ground truth, (S,); for a duplicate, of the two ground truths.
     """
 
     kind: Ints
@@ -61,24 +63,27 @@ class LabelErrors(Result):
 def label_errors(
     arrays: Arrays, match: VocMatch, *, background_iou: float = 0.1, score_threshold: float = 0.3
 ) -> LabelErrors:
-    """Annotations that the detections contradict, each with a score of at least score_threshold.
+    """Find annotations that contradict the detections: suspects, each with a score of at least score_threshold.
 
-    s is the score of a detection of at least score_threshold, t the match's IoU threshold; a ground truth is *seen*
-    with the best score of a detection of its class that has it as its best one with IoU >= t, 0 without one.
-        renamed    the detection has IoU >= t with a ground truth of another class, and with none of its class:
-                   (s - the best score of the label's class near it) / P, where P = 1 - the product of 1 - the best
-                   score near it over all classes is the chance of any object: that one is labeled is evidence.
-                   Near: with IoU >= background_iou, since loose boxes show the class as well
-        shifted    it is no such, and the closest detection of its best ground truth of its class, with
-                   background_iou <= IoU < t: s
-        missing    it is neither, and has no IoU >= t with any ground truth: s
-        duplicate  a ground truth overlaps another one of its class by TWIN_IOU or more, and is the less seen of the
-                   two: IoU * (1 - seen)
-        spurious   no detection of its class touches it: the chance that it is no object, if WRONG of all boxes are
-                   none, given the share of the objects of its class and size that are seen, * (1 - seen / threshold)
-    Each detection and each ground truth is in at most one suspect, the best-scored; of proposals of missing objects
-    that overlap by t, the best-scored stays. Ground truths that are difficult or crowds are no suspects, and explain
-    detections: a detection of which half lies in a crowd of its class is none either.
+    s is the score of a detection; detections with s < score_threshold make no suspects. t is the IoU threshold of the
+    match. `seen` is the best score of the detections of a ground truth's class that match it best with IoU >= t, or 0.
+
+    - renamed: a detection has IoU >= t with a ground truth of another class, and with none of its own class. Score:
+      (s - best score of the labeled class near the ground truth) / P. P is the probability of any object there, since
+      the label shows that there is one: 1 - the product over all classes of (1 - best score near the ground truth).
+      Near means IoU >= background_iou, because loose boxes show the class, too.
+    - shifted: not renamed; the closest detection of a ground truth of its class, with background_iou <= IoU < t.
+      Score: s.
+    - missing: neither of these; the detection has IoU < t with every ground truth. Score: s.
+    - duplicate: a ground truth has IoU >= TWIN_IOU with another one of its class, which has a higher `seen`. Score:
+      IoU * (1 - seen).
+    - spurious: no detection of its class overlaps the ground truth. Score: (1 - seen / score_threshold) * the
+      probability that the box has no object, from the prior WRONG and the share of objects of its class and size that
+      are seen.
+
+    Each detection and each ground truth is in at most one suspect, the one with the best score. Of missing objects
+    that overlap with IoU >= t, only the one with the best score stays. Difficult and crowd ground truths are never
+    suspects. A detection with half of its area in a crowd of its class is not a missing object.
     """
     if not 0 < background_iou <= match.iou_threshold:
         raise DataError(f"background_iou: expected a number in (0, iou_threshold], got {background_iou!r}")
@@ -127,7 +132,7 @@ def label_errors(
 
 
 def _closest(det: Ints, truth: Ints, iou: Floats, total: int) -> Ints:
-    """The detection of highest IoU of each of `total` ground truths, -1 for none; one more -1 comes last."""
+    """The detection with the highest IoU of each of `total` ground truths, -1 for none; one more -1 comes last."""
     order = np.argsort(truth, kind="stable")
     best, _ = best_of_each(truth[order], det[order], iou[order], total + 1)
     return best
@@ -150,7 +155,7 @@ def _margins(arrays: Arrays, scores: Floats, det: Ints, truth: Ints, floor: floa
 
 
 def _in_crowd(arrays: Arrays, rows: Ints, det: Ints, truth: Ints) -> Mask:
-    """Which of the rows have half of their area in a crowd of their class, given all pairs of a class that overlap."""
+    """Which rows have half of their area in a crowd of their class; det, truth: all overlapping pairs of a class."""
     pairs = np.flatnonzero(arrays.gt_crowd[truth])
     boxes, crowds = arrays.det_boxes[det[pairs]].astype(np.float64), arrays.gt_boxes[truth[pairs]]
     shared = box_area(np.hstack([np.maximum(boxes[:, :2], crowds[:, :2]), np.minimum(boxes[:, 2:], crowds[:, 2:])]))
@@ -169,7 +174,7 @@ def _drop_repeats(arrays: Arrays, rows: Ints, iou_threshold: float) -> Ints:
 
 
 def _twins(arrays: Arrays, seen: Floats, real: Mask) -> tuple[Ints, Floats]:
-    """Ground truths that a better seen one of their class covers (the earlier of equals), and their IoU."""
+    """Ground truths with a better seen twin of their class (of equals, the earlier is the better), and their IoU."""
     among = replace(arrays, det_boxes=arrays.gt_boxes, det_scores=seen, det_labels=arrays.gt_labels,
                     det_images=arrays.gt_images)  # fmt: skip
     one, other, iou = overlapping_pairs(among, find_cells(among), TWIN_IOU)
@@ -179,7 +184,7 @@ def _twins(arrays: Arrays, seen: Floats, real: Mask) -> tuple[Ints, Floats]:
 
 
 def _spurious(arrays: Arrays, seen: Floats, alone: Mask, score_threshold: float) -> tuple[Ints, Floats]:
-    """Ground truths that no detection touches, and the chance that each is no object."""
+    """Ground truths that no detection overlaps, and the probability that each has no object."""
     area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
     size = np.searchsorted([SIZE_RANGES["small"][1], SIZE_RANGES["medium"][1]], area)
     group = np.multiply(arrays.gt_labels, 3, dtype=np.int64) + size

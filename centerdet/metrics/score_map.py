@@ -1,7 +1,7 @@
-"""From a detector's scores to probabilities: a strictly rising map per class, fitted to detections with known truth.
+"""Maps from a detector's scores to probabilities: one strictly increasing map per class, fitted to matched detections.
 
-Law: in double precision, single-precision scores of a class keep their order and their ties, so that each class's AP
-is unchanged to the last bit. Shapes: C classes, D detections, K knots, L levels of precision.
+Law: in double precision, single-precision scores of a class keep their order and their ties, so the AP of each class
+does not change, bit for bit. Shapes: C classes, D detections, K knots, L levels of precision.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,26 +26,26 @@ Mask = NDArray[np.bool_]
 METHODS = ("isotonic", "Platt")
 KNOTS = np.round([0, *1 / (1 + np.exp(-np.linspace(-6, 6, 25))), 1], 6)  # dense where scores are almost 0 or 1
 LEVELS = np.linspace(0, 1, 21)
-RAMP = 0.005  # share of the raw score in each map: its least slope, so that what isotonic regression ties stays ordered
-SHRINKAGE = 50  # true positives at which a class's map and that of all classes weigh the same
+RAMP = 0.005  # share of the raw score in each map: a minimum slope, so that isotonic regression makes no ties
+SHRINKAGE = 50  # true positives at which the map of a class and the map of all classes have equal weights
 FOLDS = 5
-MIN_OBJECTS = 50  # true positives: fewer place a probability of 0.5 only to within 0.14 (two standard errors)
-TINY = 1e-7  # logits of scores below it and above 1 minus it count as theirs
-MAX_LENGTH, MAX_SOURCE = 1000, 200  # of a file: numbers in a list, letters of its source
+MIN_OBJECTS = 50  # true positives: with 50, the standard error of a probability of 0.5 is 0.07
+TINY = 1e-7  # scores are clipped to [TINY, 1 - TINY] before the logit
+MAX_LENGTH, MAX_SOURCE = 1000, 200  # in a file: numbers in a list, characters of the source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """The maps of a detector's classes, and thresholds for what they return.
+    """The score map of each class, and thresholds for calibrated scores.
 
     Attributes:
-        names: of the classes.
+        names: the classes.
         scores: raw scores at the knots, (K,), from 0 to 1.
-        precision: the probabilities that they are mapped to, (C, K); linear between knots.
-        best_f1: each class's threshold with the best F1 on the images of the fit, (C,).
-        at_precision: each class's least threshold above which the mean of the calibrated scores on the images of the
-            fit, which is the expected precision, reaches 0, 1 / (L - 1), ..., 1, (C, L).
-        source: the images of the fit, in words.
+        precision: the calibrated scores at the knots, (C, K); linear between knots.
+        best_f1: the threshold of each class with the best F1 on the images of the fit, (C,).
+        at_precision: the lowest threshold of each class at which the expected precision reaches 0, 1 / (L - 1), ..., 1,
+            (C, L). The expected precision is the mean calibrated score above the threshold, on the images of the fit.
+        source: a description of the images of the fit.
     """
 
     names: tuple[str, ...]
@@ -56,12 +56,15 @@ class Calibration:
     source: str = ""
 
     def apply(self, scores: Array, labels: Array) -> Floats:
-        """The probability that each detection is right, (D,), from its raw score and its label."""
+        """The probability that each detection is correct, (D,), from its raw score and its label."""
         return _interpolate(self.scores, self.precision, scores, labels)
 
     def thresholds(self, name: str) -> Floats:
-        """Each class's threshold for calibrated scores, (C,): "best", the best F1, or "precision:0.9", the least one
-        whose expected precision is 0.9 (exact at the stored levels, interpolated between)."""
+        """The threshold of each class for calibrated scores, (C,).
+
+        "best": the one with the best F1. "precision:0.9": the lowest one with an expected precision of 0.9, exact at
+        the stored levels and interpolated between them.
+        """
         if name == "best":
             return self.best_f1
         try:
@@ -90,11 +93,11 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, value: object, names: Sequence[str]) -> "Calibration":
-        """The inverse of `to_dict`, for a detector of these classes; a DataError names the field that is wrong."""
+        """The inverse of `to_dict`, for a detector with these classes; a DataError names the invalid field."""
         fields = _mapping("calibration", value, ("source", "scores", "classes"))
         source = fields["source"]
         if not (isinstance(source, str) and len(source) <= MAX_SOURCE):
-            raise DataError(f"calibration.source: expected at most {MAX_SOURCE} letters, got {source!r:.60}")
+            raise DataError(f"calibration.source: expected at most {MAX_SOURCE} characters, got {source!r:.60}")
         scores = _numbers("calibration.scores", fields["scores"])
         if len(scores) < 2 or scores[0] != 0 or scores[-1] != 1 or (np.diff(scores) <= 0).any():
             raise DataError(f"calibration.scores: expected numbers that rise from 0 to 1, got {scores.tolist()!r:.60}")
@@ -123,8 +126,9 @@ class Fit:
 
     Attributes:
         calibration: fitted to all images.
-        cross_fitted: the scores, (D,), by maps that were fitted without the detection's image: for honest errors.
-        methods: of each class, one of `METHODS`. weights: of each class's map against that of all classes, (C,).
+        cross_fitted: calibrated scores, (D,), from maps that were fitted without the detection's image.
+        methods: the method of each class, one of `METHODS`.
+        weights: the weight of each class's own map, (C,); the map of all classes has the rest.
     """
 
     calibration: Calibration
@@ -137,9 +141,10 @@ def fit_calibration(arrays: Arrays, match: VocMatch, names: Sequence[str], *, so
     """Fit the maps to raw scores from 0 to 1, matched by VOC's rules; ignored detections are left out.
 
     The map of a class is isotonic (pool adjacent violators, linear between the centers of the blocks: Oron and
-    Flournoy, "Centered Isotonic Regression", 2017) or Platt's ("Probabilistic Outputs for Support Vector Machines",
-    1999), by the likelihood of images left out of the fit, in five folds. A class with n true positives is shrunk to
-    the map of all classes together: its map weighs n / (n + 50). Fewer than 50 true positives in all are a DataError.
+    Flournoy, "Centered Isotonic Regression", 2017) or logistic (Platt, "Probabilistic Outputs for Support Vector
+    Machines", 1999), whichever has the higher likelihood in five-fold cross-validation over images. It is averaged with
+    the map of all classes: with n true positives, the class's own map has the weight n / (n + 50). Fewer than 50 true
+    positives in total are a DataError.
     """
     check_probabilities(arrays)
     images, _, num_images = number_images(arrays, None)
@@ -172,7 +177,7 @@ def fit_calibration(arrays: Arrays, match: VocMatch, names: Sequence[str], *, so
 
 
 def _interpolate(knots: Floats, values: Floats, scores: Array, labels: Array) -> Floats:
-    """Each score (D,) on the line of its label: (K,) knots, (C, K) values at them."""
+    """Each score (D,) mapped by the line of its label: knots (K,), values at the knots (C, K)."""
     scores = scores.astype(np.float64)
     right = np.clip(np.searchsorted(knots, scores, "right"), 1, len(knots) - 1)
     start, end = values[labels, right - 1], values[labels, right]
@@ -180,7 +185,7 @@ def _interpolate(knots: Floats, values: Floats, scores: Array, labels: Array) ->
 
 
 def _fit(scores: Floats, correct: Mask, labels: Ints, classes: int) -> tuple[Floats, Floats]:
-    """The maps by each method at the knots, (2, C, K), and the weight of each class's fit in it, (C,)."""
+    """The maps of each method at the knots, (2, C, K), and the weight of each class's own fit, (C,)."""
     positive = np.bincount(labels[correct], minlength=classes)
     weights = positive / (positive + SHRINKAGE)
     maps = np.zeros((len(METHODS), classes, len(KNOTS)))
@@ -214,7 +219,7 @@ def _fit_isotonic(scores: Floats, correct: Mask) -> Floats:
 
 
 def _fit_platt(scores: Floats, correct: Mask) -> Floats:
-    """Logistic regression on the logit of the score, by Newton's method, at the knots, (K,); it never falls."""
+    """Logistic regression on the logit of the score, by Newton's method, at the knots, (K,); never decreasing."""
     positive = correct.sum()
     target = np.where(correct, (positive + 1) / (positive + 2), 1 / (len(correct) - positive + 2))  # Platt, section 2.2
     inputs = _logits(scores)
@@ -246,7 +251,7 @@ def _sigmoid(values: Floats) -> Floats:
 
 
 def _reach_levels(scores: Floats) -> Floats:
-    """The least threshold above which the mean of the scores reaches each level, at most the level itself, (L,)."""
+    """The lowest threshold above which the mean score reaches each level, at most the level itself, (L,)."""
     falling = np.sort(scores)[::-1]
     mean = np.cumsum(falling) / np.arange(1, len(falling) + 1)
     whole = np.diff(falling, append=-1) < 0  # a threshold takes all of a tie
@@ -255,7 +260,7 @@ def _reach_levels(scores: Floats) -> Floats:
 
 
 def _shorten(values: Floats) -> Floats:
-    """In six decimals, rounded down, so that a threshold still includes the score that it was."""
+    """Round down to six decimals, so that a threshold still includes the score that it came from."""
     return np.asarray(np.floor(values * 1e6) / 1e6)
 
 
