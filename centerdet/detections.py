@@ -149,9 +149,13 @@ class Detections:
                 [row[key] for row in values["objects"]] for key in ("box", "score", "label", "name")
             )
             size, source = (values["height"], values["width"]), values["source"]
+            detections = cls(boxes, scores, labels, as_tuple(names), size, source)  # type: ignore[arg-type]
         except KeyError as error:
             raise DataError(f"expected the keys of to_dict(), {error} is missing") from error
-        detections = cls(boxes, scores, labels, as_tuple(names), size, source)  # type: ignore[arg-type]
+        except DataError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"expected the values of to_dict(): {error}") from error
         for row, (label, name) in enumerate(zip(labels, stated, strict=True)):
             if (expected := detections.names[label]) != name:
                 raise DataError(

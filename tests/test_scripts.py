@@ -161,6 +161,12 @@ def test_benchmark_evaluation(script: ModuleType, capsys: pytest.CaptureFixture[
     assert len(truths["annotations"]) == 60 and results.shape == (400, 7)
 
 
+@script_is("fuzz")
+def test_fuzz(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script.main(["log", "gif"], cases=3, out=tmp_path / "findings")
+    assert "gif: 3 cases, 0 findings" in capsys.readouterr().out and not (tmp_path / "findings").exists()
+
+
 @pytest.mark.soak
 @script_is("tile_gain")
 def test_tile_gain(script: ModuleType, devkit: Path, capsys: pytest.CaptureFixture[str]) -> None:

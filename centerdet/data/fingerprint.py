@@ -37,7 +37,8 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs between two fingerprints, in one line with numbers and examples; empty if nothing does."""
     changes = []
     if list(before["names"]) != list(now["names"]):
-        changes.append(f"classes {list(before['names'])} are now {list(now['names'])}")
+        old_names, new_names = str(list(before["names"])), str(list(now["names"]))
+        changes.append(f"classes {old_names:.1000} are now {new_names:.1000}")
     old, new = (dict(map(tuple, one["images"])) for one in (before, now))
     kinds = {
         "removed": [name for name in old if name not in new],

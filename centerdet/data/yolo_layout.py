@@ -22,6 +22,9 @@ CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "data/obj.names
 SPLITS = ("train", "val", "valid", "test")
 """Keys that are splits even if they lead nowhere, and folders that are; other keys may state anything."""
 
+MAX_YAML = 1_000_000
+"""Characters of a description, which take seconds to parse; ten thousand classes need a fifth."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -68,10 +71,25 @@ def read_layout(root: Path) -> Layout:
     return Layout(file, root, root, _check_names(file, names), _find_folders(root))
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases of lists and mappings: ten lines of these are a billion items."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and isinstance(node, yaml.CollectionNode):
+            raise yaml.YAMLError(f"an alias of a list or mapping: expected it written out{node.start_mark}")
+        return node
+
+
 def _read_yaml(file: Path) -> Layout:
+    text = read_text(file)
+    if len(text) > MAX_YAML:
+        raise AnnotationError(f"{file}: expected at most {MAX_YAML:,} characters, got {len(text):,}")
     try:
-        described = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, RecursionError) as error:
+        described = yaml.load(text, _Loader)
+    # PyYAML raises other errors on values such as "2001-99-99", and on a wrong value behind a tag such as "!!int".
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise AnnotationError(f"{file}: broken YAML: {' '.join(str(error).split())}") from error
     if not isinstance(described, dict):
         raise AnnotationError(f"{file}: expected keys and values, got {type(described).__name__}")

@@ -5,9 +5,10 @@ checkpoint is set aside with a notice, so that it does not count as one of the `
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,17 +73,50 @@ def load_checkpoint(
     for path in reversed(list_checkpoints(out)):
         try:
             tensors, fields = read_tensors(path)
+            state = _state(path, fields)
             break
         except WeightsError as error:
             damaged[path] = str(error)
     else:
         raise ConfigError("; ".join([f"resume: no complete checkpoint in {out}", *damaged.values()]))
-    state = RunState(**fields["state"])
     batches = (fields["config"]["batch"] * state.world_size, config.batch * world_size)
     for name, before, now in [*config.changed_from(fields["config"]), ("batch", *batches)]:
         if before != now:
             raise ConfigError(f"{name}: {path} was trained with {before}, now {now}: resume with the same options")
 
+    try:
+        _load_tensors(tensors, network, averaged, optimizer)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: its tensors do not fit the network that is trained: {reason:.300}") from error
+
+    for path, problem in damaged.items():
+        path.rename(path.with_suffix(".damaged"))
+        text = f"resumed at step {state.step}: {problem}"
+        notice(text)
+        with (out / "resumed.txt").open("a") as file:
+            file.write(text + "\n")
+    for unfinished in out.glob(".*.part"):  # left over from a killed run
+        unfinished.unlink()
+    return replace(state, world_size=world_size)
+
+
+def _state(path: Path, fields: Mapping[str, Any]) -> RunState:
+    """The state in a checkpoint's fields."""
+    try:
+        state = RunState(**fields["state"])
+        numbers = {**asdict(state), "batch": fields["config"]["batch"]}
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: expected a checkpoint with the fields state and config: {error}") from error
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int if name != "best" else int | float):
+            raise WeightsError(f"{path}: {name}: expected a number, got {value!r:.60}")
+    return state
+
+
+def _load_tensors(
+    tensors: Mapping[str, Tensor], network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, name = key.split(".", 1)
@@ -96,16 +130,6 @@ def load_checkpoint(
         saved["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(saved)
 
-    for path, problem in damaged.items():
-        path.rename(path.with_suffix(".damaged"))
-        text = f"resumed at step {state.step}: {problem}"
-        notice(text)
-        with (out / "resumed.txt").open("a") as file:
-            file.write(text + "\n")
-    for unfinished in out.glob(".*.part"):  # left over from a killed run
-        unfinished.unlink()
-    return replace(state, world_size=world_size)
-
 
 def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: bool = False) -> None:
     """Raise a ConfigError if images, objects or classes differ from those in the run's data.json.
@@ -114,7 +138,7 @@ def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: 
     """
     file = Path(out, "data.json")
     now = [dataset_fingerprint(dataset) for dataset in datasets]
-    before = json.loads(file.read_text()) if file.is_file() else None
+    before = _read_fingerprints(file) if file.is_file() else None
     if before is not None and not accept_changes:
         if len(before) != len(now):
             raise ConfigError(f"data: {out} was trained on {len(before)} datasets, got {len(now)}: pass the same")
@@ -126,3 +150,22 @@ def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: 
             )
     if before != now:
         write_atomic(file, json.dumps(now).encode())
+
+
+def _read_fingerprints(file: Path) -> list[dict[str, Any]]:
+    """The content of a data.json."""
+    try:
+        content: list[dict[str, Any]] = json.loads(file.read_bytes())
+        valid = all(
+            set(one) == {"names", "images"}
+            and all(isinstance(name, str) for name in one["names"])
+            and all(isinstance(name, str) and isinstance(digest, str) for name, digest in one["images"])
+            for one in content
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: broken: {error}: delete it to continue without comparing the data") from error
+    if not (isinstance(content, list) and valid):
+        raise ConfigError(
+            f"{file}: broken: expected names and images: delete it to continue without comparing the data"
+        )
+    return content

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import time
 from dataclasses import dataclass
 from itertools import accumulate
@@ -44,7 +45,7 @@ def cut_log(path: Path, step: int) -> None:
     if path.exists():
         header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
         complete = (row for row in rows if row.endswith(b"\n") and row.count(b",") == len(COLUMNS) - 1)
-        kept = [row for row in complete if row.split(b",")[0].isdigit() and int(row.split(b",")[0]) <= step]
+        kept = [row for row in complete if (number := re.match(rb"(\d{1,12}),", row)) and int(number[1]) <= step]
         write_atomic(path, b"".join([header, *kept] if header.endswith(b"\n") else []))
 
 
