@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from .errors import CenterdetError, WriteError
 
-__all__ = ["is_companion", "new_folder", "open_atomic", "walk_files", "write_atomic"]
+__all__ = ["is_companion", "lock_folder", "new_folder", "open_atomic", "walk_files", "write_atomic"]
 
 COMPANIONS = {
     "$recycle.bin",
@@ -120,10 +120,48 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         draft = Path(folder, path.name)
         draft.mkdir()
         yield draft
-        if path.exists():
-            path.rmdir()
-        os.rename(draft, path)
+        try:
+            if path.exists():
+                path.rmdir()
+            os.rename(draft, path)
+        except OSError as error:  # such as files of another process
+            raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
         _sync_folder(path.parent)
+
+
+@contextmanager
+def lock_folder(folder: str | Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from locking it while the block runs: for them, it is a WriteError.
+
+    A killed process leaves the file `.lock`, which then locks nothing. Nothing is locked on Windows and on shares
+    without locks. A folder that is new and empty when the block raises is removed.
+    """
+    folder = Path(folder)
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("wb")
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by a forked process
+        except (BlockingIOError, PermissionError) as error:
+            hint = "wait until it ends, or choose another folder"
+            raise WriteError(f"{folder}: another process is writing into this folder: {hint}") from error
+        except (ImportError, OSError):
+            pass
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            with suppress(OSError):  # on Windows, no open file can be removed
+                (folder / ".lock").unlink()
+                if new and failed:
+                    folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

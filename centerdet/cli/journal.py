@@ -6,13 +6,14 @@ a video. A row is written after all that belongs to its image, so what has a row
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from io import RawIOBase
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, TypeAlias
 
 from ..errors import ConfigError, WriteError
-from ..files import write_atomic
+from ..files import lock_folder, write_atomic
 
 __all__ = ["Journal"]
 
@@ -38,6 +39,7 @@ class Journal:
         complete = sorted({row["path"] for row in self.rows if row["video"]})
         self._content = [{"options": options}, *self.rows, *({"complete": source} for source in complete)]
         self._file: RawIOBase | None = None
+        self._opened = ExitStack()
 
     def add(self, row: Row) -> None:
         """Append a row."""
@@ -53,38 +55,51 @@ class Journal:
         self.add({"complete": source})
 
     def __enter__(self) -> "Journal":
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"{self.path.parent}: cannot be written: {error.strerror or error}") from error
-        write_atomic(self.path, "".join(f"{json.dumps(row)}\n" for row in self._content).encode())
-        self._file = self.path.open("ab", buffering=0)
+        with ExitStack() as opened:
+            opened.enter_context(lock_folder(self.path.parent))
+            write_atomic(self.path, "".join(f"{json.dumps(row)}\n" for row in self._content).encode())
+            self._file = opened.enter_context(self.path.open("ab", buffering=0))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._opened.__exit__(kind, error, at)
 
     def remove(self) -> None:
         """Nothing is left to resume."""
-        self.__exit__(None, None, None)
         self.path.unlink()
+        self._opened.close()
 
     def _read(self, options: Mapping[str, Any]) -> None:
         entries = []
         for line in self.path.read_bytes().splitlines():
             try:
-                entries.append(json.loads(line))
-            except ValueError:  # the last one, cut off
+                entry = json.loads(line)
+            except (ValueError, RecursionError):  # the last one, cut off
                 break
-        before = entries[0].get("options", {}) if entries else options
+            if not (_is_row(entry) or (isinstance(entry, dict) and isinstance(entry.get("complete"), str))) and entries:
+                break
+            entries.append(entry)
+        first = entries[0] if entries else {"options": options}
+        before = first.get("options") if isinstance(first, dict) else None
+        before = before if isinstance(before, dict) else {}
         for name in options:
             if before.get(name) != options[name]:
                 raise ConfigError(
                     f"--resume: {name} was {before.get(name)!r} in the stopped run, and is {options[name]!r} now: use "
-                    "the same, or start anew without --resume"
+                    f"the same, or start anew without --resume ({self.path})"
                 )
-        rows = [entry for entry in entries if "source" in entry]
-        complete = {entry["complete"] for entry in entries if "complete" in entry}
+        rows = [entry for entry in entries[1:] if "source" in entry]
+        complete = {entry["complete"] for entry in entries[1:] if "complete" in entry}
         self.rows = [row for row in rows if not row["video"] or row["path"] in complete]
         self.finished = {row["path"] for row in self.rows} | complete
+
+
+def _is_row(entry: object) -> bool:
+    """Whether an entry has what a run reads of a row."""
+    kinds: dict[str, type | UnionType] = {"source": str, "path": str, "video": bool, "frame": int | None}
+    return (
+        isinstance(entry, dict)
+        and all(key in entry and isinstance(entry[key], kind) for key, kind in kinds.items())
+        and isinstance(entry.get("error", entry.get("objects")), str | list)
+    )

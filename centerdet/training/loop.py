@@ -25,6 +25,7 @@ from ..detector import Detector
 from ..errors import CenterdetError, ConfigError
 from ..evaluation.evaluation import Evaluation, evaluate, evaluate_detections
 from ..evaluation.files import Results
+from ..files import lock_folder
 from ..models import Network, Outputs
 from ..runtimes.pytorch import PyTorchRuntime, halve
 from .augment import Augment
@@ -78,7 +79,11 @@ def train(
         raise ConfigError(f"out: {out} already contains a training run; pass --resume to continue it, or another --out")
     find_tensorboard() if config.tensorboard else None
     try:
-        with training_process(config.seed, config.threads), process_group(config.device) as (group, device):
+        with (
+            training_process(config.seed, config.threads),
+            process_group(config.device) as (group, device),
+            lock_folder(out) if group.rank == 0 else nullcontext(),
+        ):
             if group.rank > 0:  # the first process reports for all
                 progress = reading = None
                 notice, options = _ignore, replace(options, progress=iter)
@@ -150,7 +155,6 @@ def _train(
         rank=group.rank, world_size=group.world_size,
     )  # fmt: skip
     if main:
-        out.mkdir(parents=True, exist_ok=True)
         check_data(out, mixture.datasets)
         cut_log(out / "log.csv", state.step)
     meter = Meter(state.step, schedule, batch_size, len(mixture.samples), group)
