@@ -96,15 +96,21 @@ def test_a_score_threshold_is_reported(tmp_path: Path) -> None:
 def test_json_and_csv_hold_fractions(tmp_path: Path) -> None:
     dataset, detections = make_set(tmp_path)
     result = evaluate_detections(detections, dataset)
-    result.save(tmp_path / "result.json")
-    plain = json.loads((tmp_path / "result.json").read_text())
-    assert plain == result.to_dict()
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["mean"] == {"voc-area": result.voc.mean_ap, "voc07-11pt": result.voc.mean_ap_11pt}
     assert [one["voc-area"] for one in plain["classes"]] == result.voc.ap.tolist()
     header, *rows = csv.reader(io.StringIO(result.to_csv()))
     assert header == ["class", "objects", "voc-area", "voc07-11pt"]
     assert [row[0] for row in rows] == [*NAMES, "mean"]
     assert [float(row[2]) for row in rows] == [*result.voc.ap, result.voc.mean_ap]
+
+
+def test_nothing_is_computed_twice(tmp_path: Path) -> None:
+    dataset, detections = make_set(tmp_path)
+    result, other = (evaluate_detections(detections, dataset) for _ in range(2))
+    assert result.bootstrap() is result.bootstrap(1000) is result.bootstrap(resamples=1000) is not result.bootstrap(10)
+    assert result.coco() is result.coco([1, 10, 100]) is not other.coco()
+    assert result.compare(other, 10) is result.compare(other, resamples=10) is not result.compare(result, 10)
 
 
 def test_everything_else_is_json_too(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ HOSTILE = (
     "</script><script>document.title='broken'</script>",
     "'\"&{{ 7*7 }}",
 )
-build_report, write_report = (partial(make, resamples=50) for make in (numbers.build_report, page.write_report))
+build_report = partial(numbers.build_report, resamples=50)
 SECTIONS = ("false_positives", "misses", "confusions", "suspects")
 
 
@@ -43,6 +43,10 @@ def sets(folder: Path, names: tuple[str, ...] = NAMES, images: int = 12) -> tupl
     dataset = Dataset(dataset.samples, names)
     worse = replace(results, boxes=results.boxes + 9)
     return dataset, evaluate_detections(results, dataset), evaluate_detections(worse, dataset)
+
+
+def write_report(folder: Path, result: Evaluation, **options: Any) -> None:
+    page.write_report(folder, build_report(result, **options))
 
 
 class Page(HTMLParser):
@@ -184,7 +188,9 @@ def test_unreadable_images_are_named_on_the_page(tmp_path: Path) -> None:
 
 
 def test_nothing_to_report_is_a_page_as_well(tmp_path: Path) -> None:
-    for dataset in (Dataset([], ("cat",)), Dataset([Sample(tmp_path / "none.jpg")], ("cat",))):
+    missed = Sample(tmp_path / "none.jpg", np.array([[0.0, 0, 9, 9]]), np.array([0]))
+    for samples in ([], [Sample(tmp_path / "none.jpg")], [missed]):
+        dataset = Dataset(samples, ("cat",))
         empty = evaluate_detections(Results.join([]), dataset)
         write_report(tmp_path / "out", empty, against=empty)
         report, page = read(tmp_path / "out")

@@ -117,7 +117,7 @@ def evaluate(
             results.append(replace(one, coco_files=(ids[0], source)) if exact else one)
         else:
             results.append(_predict(source, dataset, quiet, score_threshold=score_threshold, **tiles))
-    result = results[0]
+    result, other = results[0], results[1] if against else None
     for name, one in zip((weights, against), results, strict=False):
         if one.warning:
             errors.print(f"warning: {name}: {one.warning}", markup=False, soft_wrap=True)
@@ -127,17 +127,16 @@ def evaluate(
     if suspects:
         write_suspects(suspects, result.suspects(), dataset, annotations=ids)
     if report:
+        from ..report.numbers import build_report
         from ..report.page import write_report
 
-        where = ", ".join([data.name, *splits])
-        write_report(
-            report, result, detector=weights, dataset=where, against=results[1] if against else None, second=against
-        )
+        where = ", ".join([data.resolve().name, *splits])
+        write_report(report, build_report(result, detector=weights, dataset=where, against=other, second=against))
         errors.print(f"report: {report / 'report.html'}", markup=False, soft_wrap=True)
     if csv_file:
         write_atomic(csv_file, result.to_csv().encode())
     if json_file:
-        plain = result.to_dict(details=details, rules=compare, against=results[1] if against else None)
+        plain = result.to_dict(details=details, rules=compare, against=other)
         text = json.dumps(plain, indent=1)
         if json_file == "-":
             console.print(text, markup=False, soft_wrap=True)
@@ -148,8 +147,8 @@ def evaluate(
         show_details(result)
     if compare:
         show_steps(result)
-    if against:
-        show_comparison(result, results[1], weights, against)
+    if other:
+        show_comparison(result, other, weights, against)
 
 
 def _open(weights: str, device: str) -> "Detector | Path":

@@ -5,27 +5,27 @@ voc07-11pt: in percent in tables, as fractions in JSON and CSV.
 """
 
 import csv
+import inspect
 import io
-import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from ..data.sample import Dataset
 from ..detections import Detections
 from ..errors import CenterdetError, DataError
-from ..files import write_atomic
 from ..metrics import CocoResult, VocMatch, VocResult
 from ..metrics.arrays import Arrays, box_area
 from ..metrics.coco import evaluate as evaluate_coco
 from ..metrics.coco_curves import LIMITS
 from ..metrics.coco_index import evaluate_files
 from ..metrics.diagnose import ConfusionMatrix, OperatingPoints, SizeAP, ap_by_size, confusion_matrix, operating_points
-from ..metrics.label_errors import label_errors
+from ..metrics.label_errors import LabelErrors, label_errors
 from ..metrics.protocols import Step, from_voc_to_coco
 from ..metrics.result import Result
 from ..metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_models
@@ -45,9 +45,30 @@ SUSPICIOUS_SCORE = 0.05  # detectors without a threshold score their worst detec
 NAMES = {"ap": "voc-area", "ap_11pt": "voc07-11pt", "mean_ap": "mean voc-area", "mean_ap_11pt": "mean voc07-11pt"}
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _once(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Compute a method's result once for each set of arguments."""
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def remember(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        results: dict[Any, T] = self.__dict__.setdefault("_results", {})
+        key = (method.__name__, *bound.args[1:], *bound.kwargs.values())
+        if key not in results:
+            results[key] = method(self, *args, **kwargs)
+        return results[key]
+
+    return remember
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """AP per class and its mean by both VOC protocols; the methods compute the rest on demand.
+    """AP per class and its mean by both VOC protocols; the methods compute the rest on demand, and once.
 
     Attributes:
         voc: the result of `metrics.voc_evaluate`. names: of the classes. paths: of the images.
@@ -102,48 +123,52 @@ class Evaluation:
         mean = ("mean", int(voc.num_positive.sum()), 100 * voc.mean_ap, 100 * voc.mean_ap_11pt)
         return [*zip(*columns, strict=True), mean]
 
+    @_once
     def by_size(self) -> SizeAP:
         """AP of small, medium and large objects."""
         return ap_by_size(self.arrays, self.match)
 
+    @_once
     def operating_points(self, score_threshold: float = 0.3) -> OperatingPoints:
         """Precision, recall, F1 and false positives per image at a score, and at the best F1 of each class."""
         return operating_points(self.arrays, self.match, score_threshold=score_threshold, num_images=self.num_images)
 
+    @_once
     def confusion_matrix(self, score_threshold: float = 0.3) -> ConfusionMatrix:
         """Which class was predicted for which, with a row and a column for the background."""
         return confusion_matrix(self.arrays, score_threshold=score_threshold)
 
+    @_once
     def error_kinds(self) -> ErrorKinds:
         """Errors by kind, and the AP that each kind costs."""
         return error_kinds(self.arrays, self.match)
 
+    @_once
     def bootstrap(self, resamples: int = 1000) -> Bootstrap:
         """Confidence intervals of AP over the choice of images."""
         return bootstrap_ap(self.arrays, self.match, num_images=self.num_images, resamples=resamples)
 
+    @_once
+    def label_errors(self) -> LabelErrors:
+        """Likely label errors as rows of `arrays`, the most likely first."""
+        return label_errors(self.arrays, self.match)
+
     def suspects(self, limit: int | None = None) -> list[Suspect]:
-        """Likely label errors, the most likely first."""
-        return describe(label_errors(self.arrays, self.match), self.arrays, self.names, self.paths)[:limit]
+        """The label errors with their images, boxes and reasons."""
+        return describe(self.label_errors(), self.arrays, self.names, self.paths)[:limit]
 
     def coco(self, max_detections: Sequence[int] = LIMITS) -> CocoResult:
         """The COCO numbers, as pycocotools computes them: crowds ignored, difficult objects not; size by the area."""
-        if tuple(max_detections) == LIMITS:
-            return self._coco
-        return self._evaluate_coco(max_detections)
+        return self._coco(tuple(max_detections))
 
-    @cached_property
-    def _coco(self) -> CocoResult:
-        return self._evaluate_coco(LIMITS)
-
-    def _evaluate_coco(self, max_detections: Sequence[int]) -> CocoResult:
+    @_once
+    def _coco(self, max_detections: tuple[int, ...]) -> CocoResult:
         if self.coco_files is not None:
-            try:
+            with suppress(CenterdetError):  # pycocotools refuses what the readers repair, such as ids spelled otherwise
                 return evaluate_files(*self.coco_files, self.names, max_detections, self.score_threshold)
-            except CenterdetError:  # pycocotools refuses what the readers repair, such as ids in another spelling
-                pass
         return evaluate_coco(self.arrays.by_image(self.results.image_ids), max_detections)
 
+    @_once
     def compare(self, other: "Evaluation", resamples: int = 1000) -> Comparison:
         """This evaluation against another detector's on the same images: intervals and p-values of the difference."""
         if (self.names, self.paths) != (other.names, other.paths):
@@ -196,10 +221,6 @@ class Evaluation:
         writer.writerows(one.values() for one in plain["classes"])
         writer.writerow(("mean", int(self.voc.num_positive.sum()), *plain["mean"].values()))
         return text.getvalue()
-
-    def save(self, path: str | Path, *, details: bool = False) -> None:
-        """Write `to_dict()` as JSON."""
-        write_atomic(path, json.dumps(self.to_dict(details=details), indent=1).encode())
 
     def __str__(self) -> str:
         rows = [(name, str(count), *map(format_percent, values)) for name, count, *values in self.rows()]

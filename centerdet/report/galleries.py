@@ -3,7 +3,7 @@
 Shapes: D detections, G ground truths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..evaluation.evaluation import Evaluation
 from ..metrics.arrays import box_area
-from ..metrics.tide import ErrorKind, ErrorKinds
+from ..metrics.tide import ErrorKind
 
 __all__ = ["list_galleries"]
 
@@ -32,71 +32,51 @@ REASONS = {
 }
 
 
-def list_galleries(
-    result: Evaluation, kinds: ErrorKinds, against: Evaluation | None = None
-) -> dict[str, dict[str, Any]]:
+def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dict[str, dict[str, Any]]:
     """The galleries by key: title, note, total (before the limit of CARDS), and items.
 
     An item has an image, classes (to filter by), text, reason, score, and boxes. A box has a kind (object or
     detection), label, box, score, and main: whether it is the subject of the item or a neighbor.
     """
-    arrays, match, names = result.arrays, result.match, result.names
+    arrays, match, names, kinds = result.arrays, result.match, result.names, result.error_kinds()
     scores = arrays.det_scores.astype(np.float64)
-    seen = _seen(result)
-    place = _Place(result)
-
-    def detection(row: int, text: str, reason: str, gt: int = -1, *, both: bool = False) -> dict[str, Any]:
-        classes = [int(arrays.det_labels[row])] + ([int(arrays.gt_labels[gt])] if both else [])
-        boxes = place.boxes(int(arrays.det_images[row]), [row], [gt] if gt >= 0 else [])
-        return _item(result, int(arrays.det_images[row]), classes, text, reason, scores[row], boxes)
-
-    def truth(gt: int, reason: str) -> dict[str, Any]:
-        image, label = int(arrays.gt_images[gt]), int(arrays.gt_labels[gt])
-        return _item(result, image, [label], names[label], reason, None, place.boxes(image, [], [gt]))
+    card = _Cards(result).make
 
     best = np.argsort(-scores, kind="stable")
-    wrong = [kind for kind in ErrorKind if kind not in (ErrorKind.CLASSIFICATION, ErrorKind.MISSED)]
-    false = best[np.isin(kinds.detection_kind[best], wrong) & (scores[best] >= LOWEST)]
-    confused = best[(kinds.detection_kind[best] == ErrorKind.CLASSIFICATION) & (scores[best] >= LOWEST)]
+    best = best[(scores[best] >= LOWEST) & (kinds.detection_kind[best] >= 0)]
+    confusion = kinds.detection_kind[best] == ErrorKind.CLASSIFICATION
+    false, confused = best[~confusion], best[confusion]
     threshold = result.operating_points().best_overall.score_threshold
-    area = box_area(arrays.gt_boxes)
+    seen, area = _seen(result), box_area(arrays.gt_boxes)
     missed = np.flatnonzero(~arrays.gt_difficult & ~(seen >= threshold))
     missed = missed[np.argsort(-(area * (1 - np.clip(seen, 0, 1)))[missed], kind="stable")]
-    suspects = result.suspects()
-    other = kinds.other_gt
+    likely, suspects = result.label_errors(), result.suspects()
 
     def of_false(row: int) -> dict[str, Any]:
         kind = ErrorKind(kinds.detection_kind[row])
-        gt = int(other[row] if kind == ErrorKind.BOTH else match.best_gt[row])
-        iou = float(kinds.other_iou[row] if kind == ErrorKind.BOTH else match.best_iou[row])
-        return detection(row, names[arrays.det_labels[row]], REASONS[kind].format(iou), gt)
+        gt, iou = (kinds.other_gt, kinds.other_iou) if kind == ErrorKind.BOTH else (match.best_gt, match.best_iou)
+        text = names[arrays.det_labels[row]]
+        return card(text, REASONS[kind].format(iou[row]), scores[row], detection=row, gt=gt[row])
 
     def of_confused(row: int) -> dict[str, Any]:
-        pair = f"{names[arrays.gt_labels[other[row]]]} predicted as {names[arrays.det_labels[row]]}"
-        return detection(row, pair, f"IoU {kinds.other_iou[row]:.2f}", int(other[row]), both=True)
+        gt = kinds.other_gt[row]
+        text = f"{names[arrays.gt_labels[gt]]} predicted as {names[arrays.det_labels[row]]}"
+        return card(text, f"IoU {kinds.other_iou[row]:.2f}", scores[row], detection=row, gt=gt)
+
+    def of_truth(gt: int, reason: str = "") -> dict[str, Any]:
+        return card(names[arrays.gt_labels[gt]], reason, gt=gt)
 
     def of_missed(gt: int) -> dict[str, Any]:
-        best_score = f"best score {seen[gt]:.2f}" if seen[gt] > 0 else "no detection at all"
-        return truth(gt, f"{best_score}, threshold {threshold:.2f}")
-
-    index = {path: number for number, path in enumerate(result.paths)}
-    label_of = {name: label for label, name in enumerate(names)}
+        found = np.isfinite(seen[gt])
+        return of_truth(gt, f"best score {seen[gt]:.2f}, threshold {threshold:.2f}" if found else "no detection at all")
 
     def of_suspect(number: int) -> dict[str, Any]:
         one = suspects[number]
-        image = index[one.image]
-        labels = [label_of[name] for name in dict.fromkeys((one.name, one.existing or one.name))]
-        boxes = []
-        if one.kind not in ("spurious", "duplicate"):
-            boxes.append(_box("detection", one.name, one.box, None, main=True))
-        if one.existing_box is not None and one.existing is not None:
-            boxes.append(_box("object", one.existing, one.existing_box, None, main=True))
-        boxes += place.neighbors(image, [box["box"] for box in boxes], detections=False)
-        text = f"{one.kind}: {one.name}" if len(labels) < 2 else f"{one.kind}: {one.existing}, likely {one.name}"
-        return _item(result, image, labels, text, one.reason, one.score, boxes)
+        text = f"{one.existing}, likely {one.name}" if one.existing not in (None, one.name) else one.name
+        gt = -1 if one.existing is None else likely.gt[number]
+        return card(f"{one.kind}: {text}", one.reason, one.score, detection=likely.detection[number], gt=gt)
 
-    numbers = np.array([label_of[one.name] for one in suspects], np.int64)
-    galleries = {
+    galleries: dict[str, tuple[str, str, Ints, NDArray[Any], Callable[[int], dict[str, Any]]]] = {
         "false_positives": ("False positives", "the most confident detections without an object",
                             false, arrays.det_labels[false], of_false),
         "misses": ("Misses", "the largest objects without a detection, at the threshold with the best F1",
@@ -104,17 +84,16 @@ def list_galleries(
         "confusions": ("Confusions", "the most confident detections with the wrong class",
                        confused, arrays.det_labels[confused], of_confused),
         "suspects": ("Likely label errors", "annotations that contradict confident detections",
-                     np.arange(len(suspects)), numbers, of_suspect),
+                     np.arange(len(suspects)), np.array([names.index(one.name) for one in suspects]), of_suspect),
     }  # fmt: skip
     if against is not None:
         limit = against.operating_points().best_overall.score_threshold
         first, second = seen >= threshold, _seen(against) >= limit
-        sides = (("lost", "the first detector", first & ~second), ("gained", "the second detector", second & ~first))
-        for key, who, chosen in sides:
+        for key, who, chosen in (("lost", "first", first & ~second), ("gained", "second", second & ~first)):
             rows = np.flatnonzero(chosen & ~arrays.gt_difficult)
             rows = rows[np.argsort(-area[rows], kind="stable")]
-            galleries[key] = (f"Detected only by {who}", "objects, each detector at its threshold with the best F1",
-                              rows, arrays.gt_labels[rows], lambda gt: truth(gt, ""))  # fmt: skip
+            note = f"objects detected only by the {who} detector, each detector at its threshold with the best F1"
+            galleries[key] = (key.capitalize(), note, rows, arrays.gt_labels[rows], of_truth)
     return {
         key: {"title": title, "note": note, "total": len(rows), "items": [make(int(rows[k])) for k in _choose(labels)]}
         for key, (title, note, rows, labels, make) in galleries.items()
@@ -122,14 +101,14 @@ def list_galleries(
 
 
 def _seen(result: Evaluation) -> NDArray[np.float64]:
-    """The best score of a detection that matches each ground truth, (G,), 0 without one."""
-    seen, match = np.zeros(len(result.arrays.gt_boxes)), result.match
+    """The best score of a detection that matches each ground truth, (G,), -inf without one."""
+    seen, match = np.full(len(result.arrays.gt_boxes), -np.inf), result.match
     fits = match.best_iou >= match.iou_threshold
     np.maximum.at(seen, match.best_gt[fits], result.arrays.det_scores[fits].astype(np.float64))
     return seen
 
 
-def _choose(labels: Ints) -> list[int]:
+def _choose(labels: NDArray[Any]) -> list[int]:
     """Indices of at most CARDS rows, in ascending order, with room for every class."""
     if len(labels) <= CARDS:
         return list(range(len(labels)))
@@ -143,67 +122,45 @@ def _choose(labels: Ints) -> list[int]:
     return sorted(islice([*chosen, *rest], CARDS))
 
 
-def _item(
-    result: Evaluation, image: int, classes: list[int], text: str, reason: str, score: float | None, boxes: list[Any]
-) -> dict[str, Any]:
-    score = None if score is None else round(float(score), 4)
-    path = result.paths[image]
-    return {"image": str(path), "classes": classes, "text": text, "reason": reason, "score": score, "boxes": boxes}
-
-
-def _box(kind: str, label: str, box: Sequence[float], score: float | None, *, main: bool) -> dict[str, Any]:
-    rounded = [round(float(side), 1) for side in box]
-    score = None if score is None else round(score, 3)
-    return {"kind": kind, "label": label, "box": rounded, "score": score, "main": main}
-
-
-class _Place:
-    """The boxes of each image."""
+class _Cards:
+    """Items of galleries: the boxes that they are about, and those of either kind that touch these."""
 
     def __init__(self, result: Evaluation) -> None:
-        self.arrays, self.names = result.arrays, result.names
-        images = len(result.paths)
-        shown = np.flatnonzero(result.arrays.det_scores >= LOWEST)
-        self.detections = _by_image(result.arrays.det_images, shown, images)
-        self.truths = _by_image(result.arrays.gt_images, np.arange(len(result.arrays.gt_images)), images)
+        arrays = self.arrays = result.arrays
+        self.names, self.paths = result.names, result.paths
+        images, shown = len(result.paths), np.flatnonzero(arrays.det_scores >= LOWEST)
+        self.columns = {  # boxes, labels, rows by image
+            "object": (arrays.gt_boxes, arrays.gt_labels,
+                       _by_image(arrays.gt_images, np.arange(len(arrays.gt_images)), images)),
+            "detection": (arrays.det_boxes, arrays.det_labels, _by_image(arrays.det_images, shown, images)),
+        }  # fmt: skip
 
-    def boxes(self, image: int, detections: list[int], truths: list[int]) -> list[dict[str, Any]]:
-        """The main boxes of a card, and their neighbors of both kinds."""
-        main = [self._detection(row, main=True) for row in detections] + [self._truth(gt, main=True) for gt in truths]
-        return main + self.neighbors(image, [box["box"] for box in main], without=(detections, truths))
+    def make(
+        self, text: str, reason: str, score: float | None = None, *, detection: int = -1, gt: int = -1
+    ) -> dict[str, Any]:
+        """An item about a detection, a ground truth (-1: none), or both."""
+        image = int(self.arrays.det_images[detection] if detection >= 0 else self.arrays.gt_images[gt])
+        main = {kind: row for kind, row in (("detection", detection), ("object", gt)) if row >= 0}
+        boxes = [self._box(kind, row, main=True) for kind, row in main.items()]
+        around = np.array([self.columns[kind][0][row] for kind, row in main.items()])[:, None]
+        for kind, (every, _, rows_by_image) in self.columns.items():
+            rows = rows_by_image[image]
+            rows = rows[rows != main.get(kind, -1)]
+            low, high = np.maximum(around[..., :2], every[rows, :2]), np.minimum(around[..., 2:], every[rows, 2:])
+            rows = rows[(high > low).all(2).any(0)]
+            boxes += [self._box(kind, row, main=False) for row in rows[:NEIGHBORS].tolist()]
+        labels = dict.fromkeys(int(self.columns[kind][1][row]) for kind, row in main.items())
+        score = None if score is None else round(float(score), 4)
+        return {
+            "image": str(self.paths[image]), "classes": [*labels], "text": text, "reason": reason, "score": score,
+            "boxes": boxes,
+        }  # fmt: skip
 
-    def neighbors(
-        self,
-        image: int,
-        around: list[list[float]],
-        *,
-        detections: bool = True,
-        without: tuple[list[int], list[int]] = ((), ()),  # type: ignore[assignment]
-    ) -> list[dict[str, Any]]:
-        """Boxes that overlap one of the boxes in `around`."""
-        near = np.array(around).reshape(-1, 4)
-
-        def touching(rows: Ints, boxes: NDArray[Any], left_out: list[int]) -> list[int]:
-            rows = rows[~np.isin(rows, left_out)]
-            low = np.maximum(near[:, None, :2], boxes[rows][None, :, :2])
-            high = np.minimum(near[:, None, 2:], boxes[rows][None, :, 2:])
-            touch = (high > low).all(2).any(0)
-            same = (np.abs(near[:, None] - boxes[rows][None]) < 0.06).all(2).any(0)  # a suspect's own boxes
-            return [int(row) for row in rows[touch & ~same][:NEIGHBORS]]
-
-        shown = [self._truth(gt, main=False) for gt in touching(self.truths[image], self.arrays.gt_boxes, without[1])]
-        if detections:
-            rows = touching(self.detections[image], self.arrays.det_boxes, without[0])
-            shown += [self._detection(row, main=False) for row in rows]
-        return shown
-
-    def _detection(self, row: int, *, main: bool) -> dict[str, Any]:
-        arrays, name = self.arrays, self.names[self.arrays.det_labels[row]]
-        return _box("detection", name, arrays.det_boxes[row].tolist(), float(arrays.det_scores[row]), main=main)
-
-    def _truth(self, gt: int, *, main: bool) -> dict[str, Any]:
-        arrays = self.arrays
-        return _box("object", self.names[arrays.gt_labels[gt]], arrays.gt_boxes[gt].tolist(), None, main=main)
+    def _box(self, kind: str, row: int, *, main: bool) -> dict[str, Any]:
+        boxes, labels, _ = self.columns[kind]
+        score = round(float(self.arrays.det_scores[row]), 3) if kind == "detection" else None
+        sides = [round(side, 1) for side in boxes[row].tolist()]
+        return {"kind": kind, "label": self.names[labels[row]], "box": sides, "score": score, "main": main}
 
 
 def _by_image(images: NDArray[Any], rows: Ints, count: int) -> list[Ints]:

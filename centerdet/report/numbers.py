@@ -48,7 +48,6 @@ def build_report(
         for name, key in (("voc-area", "mean_ap"), ("voc07-11pt", "mean_ap_11pt"))
     }
     coco = dict(zip(result.coco().stat_names, result.coco().stats.tolist(), strict=True))
-    kinds = result.error_kinds()
     return {
         "detector": detector, "dataset": dataset, "second": second,
         "protocol": plain["protocol"], "warning": plain["warning"],
@@ -60,9 +59,9 @@ def build_report(
         "scores": _scores(result),
         "calibration": _calibration(result),
         "confusion": result.confusion_matrix().to_dict(),
-        "errors": kinds.to_dict(),
+        "errors": result.error_kinds().to_dict(),
         "sizes": result.by_size().to_dict(),
-        "galleries": list_galleries(result, kinds, against),
+        "galleries": list_galleries(result, against),
         "comparison": None if against is None else _comparison(result, against, resamples),
     }  # fmt: skip
 
@@ -77,8 +76,8 @@ def _curve(result: Evaluation, label: int) -> dict[str, list[float]]:
 def _scores(result: Evaluation) -> dict[str, list[list[int]]]:
     """True and false positives of each class by score, (C, STEPS): bin k is [k, k + 1) / STEPS; the last includes 1."""
     arrays, match = result.arrays, result.match
-    place = np.clip(np.floor(arrays.det_scores.astype(np.float64) * STEPS + 1e-9), 0, STEPS - 1).astype(int)
-    cell = arrays.det_labels * STEPS + place
+    place = np.clip(np.floor(arrays.det_scores.astype(np.float64) * STEPS + 1e-9), 0, STEPS - 1).astype(np.int64)
+    cell = np.multiply(arrays.det_labels, STEPS, dtype=np.int64) + place
     counts = (
         np.bincount(cell[part], minlength=arrays.num_classes * STEPS).reshape(-1, STEPS).tolist()
         for part in (match.true_positive, ~match.true_positive & ~match.ignored)
@@ -101,11 +100,11 @@ def _calibration(result: Evaluation) -> dict[str, Any] | None:
 
 def _comparison(result: Evaluation, other: Evaluation, resamples: int) -> dict[str, Any]:
     comparison = result.compare(other, resamples).to_dict()
-    lines = [(name, comparison["ap"], number) for number, name in enumerate(result.names)]
     keys = ("first", "second", "difference", "low", "high", "p_value")
     means = (("mean voc-area", "mean_ap"), ("mean voc07-11pt", "mean_ap_11pt"))
     return {
         "confidence": comparison["confidence"], "resamples": comparison["resamples"],
-        "classes": [{"name": name, **{key: part[key][number] for key in keys}} for name, part, number in lines],
+        "classes": [{"name": name, **{key: comparison["ap"][key][number] for key in keys}}
+                    for number, name in enumerate(result.names)],
         "means": [{"name": name, **{key: comparison[part][key] for key in keys}} for name, part in means],
     }  # fmt: skip

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +20,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import CenterdetError, ConfigError, WriteError
-from ..evaluation.evaluation import Evaluation
 from ..files import new_folder, write_atomic
 from ..images import load, resize
-from .numbers import build_report
 
 __all__ = ["check_folder", "render", "write_report"]
 
@@ -55,32 +54,17 @@ def check_folder(folder: str | Path) -> None:
         raise ConfigError("the report needs jinja2: pip install 'centerdet[report]'") from None
 
 
-def write_report(
-    folder: str | Path,
-    result: Evaluation,
-    *,
-    detector: str = "",
-    dataset: str = "",
-    against: Evaluation | None = None,
-    second: str = "",
-    resamples: int = 1000,
-) -> None:
+def write_report(folder: str | Path, report: dict[str, Any]) -> None:
     """Write report.html and report.json into a new folder, or replace an earlier report.
 
-    The page lists images that cannot be read. The other arguments are those of `build_report`.
+    report: of `build_report`. The page lists images that cannot be read.
     """
     check_folder(folder)
-    report = build_report(
-        result, detector=detector, dataset=dataset, against=against, second=second, resamples=resamples
-    )
-    contents = dict(zip(FILES, (render(report).encode(), json.dumps(report, indent=1).encode()), strict=True))
-    if any(Path(folder, name).exists() for name in FILES):
-        for name, content in contents.items():
-            write_atomic(Path(folder, name), content)
-        return
-    with new_folder(folder) as draft:
-        for name, content in contents.items():
-            write_atomic(draft / name, content)
+    earlier = any(Path(folder, name).exists() for name in FILES)
+    contents = render(report), json.dumps(report, indent=1)
+    with nullcontext(Path(folder)) if earlier else new_folder(folder) as place:
+        for name, content in zip(FILES, contents, strict=True):
+            write_atomic(place / name, content.encode())
 
 
 def render(report: dict[str, Any]) -> str:
