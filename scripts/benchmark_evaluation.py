@@ -1,17 +1,25 @@
 """Time the evaluators on generated data beside every installed peer: seconds, ratios, peak memory, agreement, growth.
 
-Peers get a dict of annotations and one array of results, made before the clock starts. Set RAYON_NUM_THREADS=2.
+Peers get a dict of annotations and one array of results, made before the clock starts. With --files, all get two JSON
+files, each in a process of its own, and the clock runs from the first read to the twelve numbers; peak memory is that
+of the whole process, on Linux. Set RAYON_NUM_THREADS=2.
 """
 
 import contextlib
 import importlib
 import io
+import json
+import re
+import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
+from time import perf_counter
 from timeit import timeit
 from typing import Any
 
@@ -19,6 +27,7 @@ import numpy as np
 
 from centerdet.metrics import coco_evaluate, voc_evaluate
 
+OURS = "centerdet.metrics.cocoeval"
 PEERS = {"ultrafast_pycocotools": "COCOeval", "hotcoco": "COCOeval", "faster_coco_eval": "COCOeval_faster"}
 
 
@@ -80,6 +89,48 @@ def run_peer(name: str, truths: dict[str, Any], results: Any) -> Any:
     return run
 
 
+def run_files(name: str, truth: str, results: str) -> None:
+    """Print seconds, megabytes and the twelve numbers as JSON; for a process of its own."""
+    module = importlib.import_module(name)
+    start = perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotations = module.COCO(truth)
+        run = getattr(module, PEERS.get(name, "COCOeval"))(annotations, annotations.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    taken, status = perf_counter() - start, Path("/proc/self/status").read_text()
+    peak = int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1e3  # type: ignore[index]
+    print(json.dumps([taken, peak, list(map(float, run.stats[:12]))]))
+
+
+def compare_files(data: dict[str, Any], rounds: int = 5) -> None:
+    """All in turn, several times: median seconds, peak memory, what ours takes of each."""
+    truths, results = as_coco(data)
+    rows = results.tolist()
+    records = [
+        {"image_id": int(image), "category_id": int(label), "bbox": box, "score": score}
+        for image, *box, score, label in rows
+    ]
+    names = [OURS, *filter(find_spec, PEERS)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/truth.json", f"{folder}/results.json"]
+        for file, content in zip(files, (truths, records), strict=True):
+            Path(file).write_text(json.dumps(content))
+            print(f"{Path(file).name:22} {Path(file).stat().st_size / 1e6:9.1f} MB")
+        del truths, results, rows, records
+        outputs: dict[str, list[Any]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for name in names:
+                call = [sys.executable, __file__, "--child", name, *files]
+                outputs[name].append(json.loads(subprocess.run(call, check=True, capture_output=True).stdout))
+    numbers = {name: (median(one[0] for one in some), max(one[1] for one in some)) for name, some in outputs.items()}
+    for name, (taken, peak) in numbers.items():
+        worst = np.abs(np.subtract(outputs[name][0][2], outputs[OURS][0][2])).max()
+        ratios = f"ours takes {numbers[OURS][0] / taken:.3f} of it, memory {numbers[OURS][1] / peak:.3f}"
+        print(f"{name:26} {taken:6.2f} s {peak:6.0f} MB; {ratios}; numbers within {worst:.1e}")
+
+
 def clock(call: Callable[[], object]) -> float:
     """Median milliseconds of five calls, or of one that takes seconds."""
     times: list[float] = []
@@ -100,7 +151,7 @@ def measure(name: str, evaluate: Callable[..., Any], data: dict[str, Any]) -> fl
     return taken
 
 
-def main() -> None:
+def compare_arrays() -> None:
     """The two scales beside the peers; with --growth also 10 thousand to 5 million detections."""
     measure("VOC scale", voc_evaluate, make(4952, 20, 15_000, 494_000))
     data = make(5000, 80, 36_800, 499_000)
@@ -114,6 +165,15 @@ def main() -> None:
         data = make(count // 100, 80, count * 7 // 100, count)
         measure("VOC", voc_evaluate, data)
         measure("COCO", coco_evaluate, data)
+
+
+def main() -> None:
+    if "--child" in sys.argv:
+        run_files(*sys.argv[2:])
+    elif "--files" in sys.argv:
+        compare_files(make(5000, 80, 36_800, 499_000))
+    else:
+        compare_arrays()
 
 
 if __name__ == "__main__":
