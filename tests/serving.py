@@ -14,7 +14,7 @@ import numpy as np
 import skimage
 
 from centerdet import Detector
-from centerdet.runtimes import Outputs
+from centerdet.runtimes import Outputs, Runtime
 from centerdet.serve.app import create_app
 from centerdet.serve.limits import Limits
 from centerdet.serve.server import listen, make_server
@@ -23,7 +23,7 @@ PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 CAT = (PHOTOGRAPHS / "chelsea.png").read_bytes()
 
 
-class GatedRuntime:
+class GatedRuntime(Runtime):
     """A runtime that waits for `gate`, counts its batches, and has one object in each image."""
 
     names, size, nms_iou, batch_size, threads = ("thing", "other thing"), 32, 0.6, 4, None
