@@ -440,6 +440,7 @@ def run(*words: object) -> Any:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.mark.soak
 def test_the_command_calibrates(labeled: Path, tmp_path: Path) -> None:
     from centerdet.data.formats import read_dataset
 

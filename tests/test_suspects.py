@@ -208,6 +208,16 @@ def test_the_folder_holds_a_list_and_proposals_that_the_readers_take(tmp_path: P
     assert (tmp_path / "out" / "yolo" / "classes.txt").read_text().split() == list(NAMES)
 
 
+def test_equal_file_names_keep_their_folders(tmp_path: Path) -> None:
+    samples = [Sample(tmp_path / folder / "1.png", size=(200, 200)) for folder in "ab"]
+    boxes, labels = np.array([BOX, FAR]), np.zeros(2, int)
+    result = evaluate_detections(Results(boxes, np.full(2, 0.9), labels, np.arange(2)), Dataset(samples, NAMES))
+    write_suspects(tmp_path / "out", result.suspects(), Dataset(samples, NAMES))
+    coco = json.loads((tmp_path / "out" / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a/1.png", "b/1.png"]
+    assert (tmp_path / "out" / "voc" / "a" / "1.xml").exists() and (tmp_path / "out" / "yolo" / "b" / "1.txt").exists()
+
+
 def test_the_command_writes_a_list_or_a_folder_and_refuses_a_full_one(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     dataset, result = one_of_each(tmp_path / "images")

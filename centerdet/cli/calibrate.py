@@ -2,22 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from ..data.formats import find_splits, read_dataset
 from ..errors import ConfigError, WriteError
+from ..evaluation.evaluation import Evaluation
 from ..metrics.calibration import BINS, calibration_error
+from ..metrics.score_map import fit_calibration
 from ..text import format_percent, format_table, plural
+from .evaluate import evaluate_detector
 from .options import Device, in_a_folder
-from .show import bar, console, errors
-
-if TYPE_CHECKING:
-    from ..data.sample import Dataset
-    from ..detector import Detector
-    from ..evaluation.evaluation import Evaluation
+from .show import console, warn
 
 __all__ = ["calibrate"]
 
@@ -45,9 +44,7 @@ def calibrate(
     Writes a copy of the weights with a score map per class, and thresholds for `predict --score best` and `--score
     precision:0.9`. Boxes and the AP of each class do not change. An existing calibration is replaced.
     """
-    from ..data.formats import find_splits, read_dataset
     from ..detector import Detector
-    from ..metrics.score_map import fit_calibration
     from ..runtimes import NMS_IOU
     from ..runtimes.pytorch import PyTorchRuntime, load_network
     from ..runtimes.weights import SHIPPED, check_header, read_tensors, weights_path, write_tensors
@@ -70,7 +67,7 @@ def calibrate(
     runtime = PyTorchRuntime(network, header.names, header.size, device=device or None, nms_iou=header.nms_iou)
     detector = Detector(runtime)
     dataset, *others = (
-        read_dataset(data, splits, names=header.names, notice=_warn)
+        read_dataset(data, splits, names=header.names, notice=warn)
         for splits in (split or [], test_split)
         if splits is not None
     )
@@ -79,12 +76,12 @@ def calibrate(
         if shared := sum(sample.path.resolve() in used for sample in other.samples):
             raise typer.BadParameter(f"--test-split: {plural(shared, 'image')} also in --split: expected other images")
 
-    result = _predict(detector, dataset, quiet)
+    result = evaluate_detector(detector, dataset, quiet)
     source = f"{', '.join(split or [data.stem])}: {plural(result.num_images, 'image')}"
     fit = fit_calibration(result.arrays, result.match, header.names, source=source[-200:])
     rows = _rows("--split, cross-fitted", result, fit.cross_fitted)
     for other in others:
-        test = _predict(detector, other, quiet)
+        test = evaluate_detector(detector, other, quiet)
         arrays = test.arrays
         rows += _rows("--test-split", test, fit.calibration.apply(arrays.det_scores, arrays.det_labels))
     write_tensors(out, tensors, {**fields, "calibration": fit.calibration.to_dict()})
@@ -103,14 +100,7 @@ def calibrate(
     _print(f"{out}: calibrated on {source}")
 
 
-def _predict(detector: "Detector", dataset: "Dataset", quiet: bool) -> "Evaluation":
-    from ..evaluation.evaluation import evaluate
-
-    with bar("predict", len(dataset), quiet) as (progress, task):
-        return evaluate(detector, dataset, progress=lambda done: progress.update(task, completed=done))
-
-
-def _rows(name: str, result: "Evaluation", calibrated: NDArray[np.float64]) -> list[tuple[str, ...]]:
+def _rows(name: str, result: Evaluation, calibrated: NDArray[np.float64]) -> list[tuple[str, ...]]:
     """Calibration errors before and after, for each minimum score."""
     both = (result.arrays, replace(result.arrays, det_scores=calibrated))
     rows = []
@@ -123,7 +113,3 @@ def _rows(name: str, result: "Evaluation", calibrated: NDArray[np.float64]) -> l
 
 def _print(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
-
-
-def _warn(text: str) -> None:
-    errors.print(f"warning: {text}", markup=False, soft_wrap=True)

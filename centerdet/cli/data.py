@@ -22,7 +22,7 @@ from ..files import new_folder
 from ..text import plural
 from ..training.config import TrainConfig
 from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
-from .show import console, errors
+from .show import console, errors, warn
 
 __all__ = ["check", "convert", "download", "split"]
 
@@ -136,7 +136,7 @@ def convert(
         splits.setdefault(new, []).append(source)
     written = convert_data(
         data, out, to, splits, names=names, rename=dict(_pairs(rename or [], "--rename", "OLD=NEW")),
-        placing="link" if link else "copy", notice=_warn, strict=strict,
+        placing="link" if link else "copy", notice=warn, strict=strict,
         options=ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=follow_reading(quiet)),
     )  # fmt: skip
     _show(written, as_json, quiet)
@@ -170,7 +170,7 @@ def split(
         raise typer.BadParameter(f"--part: expected shares above 0 that sum to 1, got {' and '.join(part)}")
     new_names = dict(_pairs(rename or [], "--rename", "OLD=NEW"))
     options = ReadOptions("drop", rescale=rescale, allow_outside=allow_outside, progress=follow_reading(quiet))
-    dataset = read_dataset(data, source, notice=_warn, strict=strict, options=options)
+    dataset = read_dataset(data, source, notice=warn, strict=strict, options=options)
     [dataset] = keep_classes(rename_classes([dataset], new_names), names or ())
     parts = split_data(dataset, shares, seed=seed, group_by=group_by or None)
     with new_folder(out) as draft:
@@ -197,10 +197,6 @@ def _describe_ceiling(ceiling: Mapping[str, Any]) -> str:
         f"ceiling at {ceiling['size']} px, stride {ceiling['stride']}: voc-area {reached}; of {objects} {shared} in "
         f"another's cell, {ceiling['lost']} lost"
     )
-
-
-def _warn(text: str) -> None:
-    errors.print(f"warning: {text}", markup=False, soft_wrap=True)
 
 
 def _pairs(given: list[str], option: str, form: str) -> list[tuple[str, str]]:

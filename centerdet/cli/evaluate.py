@@ -20,12 +20,12 @@ from ..evaluation.suspects import check_place, write_suspects
 from ..files import write_atomic
 from .evaluation_tables import show_classes, show_comparison, show_details, show_steps
 from .options import Device, Outside, Overlap, Rescale, Strict, Tile, follow_reading, in_a_folder, tiling
-from .show import bar, console, errors
+from .show import bar, console, errors, warn
 
 if TYPE_CHECKING:
     from ..detector import Detector
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_detector"]
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def evaluate(
     dataset = read_dataset(data, splits, names=names, report=note, options=options)
     notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
     for line in notes.lines():
-        errors.print(f"warning: {line}", markup=False, soft_wrap=True)
+        warn(line)
     ids = list(annotations or []) or _annotations(data, splits)
     results = []
     for source in sources:
@@ -116,11 +116,11 @@ def evaluate(
             exact = source.suffix == ".json" and not annotations and len(ids) == 1
             results.append(replace(one, coco_files=(ids[0], source)) if exact else one)
         else:
-            results.append(_predict(source, dataset, quiet, score_threshold=score_threshold, **tiles))
+            results.append(evaluate_detector(source, dataset, quiet, score_threshold=score_threshold, **tiles))
     result, other = results[0], results[1] if against else None
     for name, one in zip((weights, against), results, strict=False):
         if one.warning:
-            errors.print(f"warning: {name}: {one.warning}", markup=False, soft_wrap=True)
+            warn(f"{name}: {one.warning}")
     if save_detections:
         word = "-".join(one.rpartition(":")[2] for one in splits) or "all"
         write_results(save_detections, result.results, dataset, split=word, annotations=ids)
@@ -161,7 +161,8 @@ def _open(weights: str, device: str) -> "Detector | Path":
     return Detector.load(weights, device=device or None)
 
 
-def _predict(detector: "Detector", dataset: Dataset, quiet: bool, **options: Any) -> Evaluation:
+def evaluate_detector(detector: "Detector", dataset: Dataset, quiet: bool, **options: Any) -> Evaluation:
+    """`evaluation.evaluate`, with a progress bar."""
     with bar("evaluate", len(dataset), quiet) as (progress, task):
         return run(detector, dataset, progress=lambda done: progress.update(task, completed=done), **options)
 

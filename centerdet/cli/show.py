@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-__all__ = ["bar", "console", "errors", "escape_unencodable"]
+__all__ = ["bar", "console", "errors", "escape_unencodable", "warn"]
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
@@ -19,6 +19,11 @@ def escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def warn(text: str) -> None:
+    """Print a warning, as it is."""
+    errors.print(f"warning: {text}", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def write_suspects(
                 continue
             proposal, sources = correct(sample, by_image[sample.path], dataset.names)
             size = sample.size or read_size(sample.path)
-            images.append({"id": key, "file_name": sample.path.name, "width": size[1], "height": size[0]})
+            images.append({"id": key, "file_name": stem + sample.path.suffix, "width": size[1], "height": size[0]})
             records = coco_annotations(proposal, image_id=key, first_id=len(objects) + 1, category_ids=numbers)
             for record, source in zip(records, sources, strict=True):
                 marks = {"suspect": source.kind, "score": source.score} if source else {}

@@ -150,8 +150,7 @@ def compare_models(
         order = match.order[~match.ignored[match.order]]
         rows, correct = order + start, match.true_positive[order]
         rankings.append(rank(both.det_labels[rows], correct, det_images[rows], gt_labels, gt_images, both.num_classes))
-    ones = np.ones((1, num_images), np.int32)
-    points = [average_precisions(ranking, ones) for ranking in rankings]
+    points = [average_precisions(ranking, np.ones((1, num_images), np.int32)) for ranking in rankings]
     drawn = [_resample(ranking, partial(draw_images, seed, num_images), num_images, resamples) for ranking in rankings]
 
     # For the swaps the second's images are numbered after the first's, and all ground truth lies in one more.

@@ -67,8 +67,10 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
         return card(names[arrays.gt_labels[gt]], reason, gt=gt)
 
     def of_missed(gt: int) -> dict[str, Any]:
-        found = np.isfinite(seen[gt])
-        return of_truth(gt, f"best score {seen[gt]:.2f}, threshold {threshold:.2f}" if found else "no detection at all")
+        detected = np.isfinite(seen[gt])
+        return of_truth(
+            gt, f"best score {seen[gt]:.2f}, threshold {threshold:.2f}" if detected else "no detection at all"
+        )
 
     def of_suspect(number: int) -> dict[str, Any]:
         one = suspects[number]
@@ -77,13 +79,13 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
         return card(f"{one.kind}: {text}", one.reason, one.score, detection=likely.detection[number], gt=gt)
 
     galleries: dict[str, tuple[str, str, Ints, NDArray[Any], Callable[[int], dict[str, Any]]]] = {
-        "false_positives": ("False positives", "the most confident detections without an object",
+        "false_positives": ("False positives", "The most confident detections without an object",
                             false, arrays.det_labels[false], of_false),
-        "misses": ("Misses", "the largest objects without a detection, at the threshold with the best F1",
+        "misses": ("Misses", "The largest objects without a detection, at the threshold with the best F1",
                    missed, arrays.gt_labels[missed], of_missed),
-        "confusions": ("Confusions", "the most confident detections with the wrong class",
+        "confusions": ("Confusions", "The most confident detections with the wrong class",
                        confused, arrays.det_labels[confused], of_confused),
-        "suspects": ("Likely label errors", "annotations that contradict confident detections",
+        "suspects": ("Likely label errors", "Annotations that contradict confident detections",
                      np.arange(len(suspects)), np.array([names.index(one.name) for one in suspects]), of_suspect),
     }  # fmt: skip
     if against is not None:
@@ -92,7 +94,7 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
         for key, who, chosen in (("lost", "first", first & ~second), ("gained", "second", second & ~first)):
             rows = np.flatnonzero(chosen & ~arrays.gt_difficult)
             rows = rows[np.argsort(-area[rows], kind="stable")]
-            note = f"objects detected only by the {who} detector, each detector at its threshold with the best F1"
+            note = f"Objects detected only by the {who} detector, each detector at its threshold with the best F1"
             galleries[key] = (key.capitalize(), note, rows, arrays.gt_labels[rows], of_truth)
     return {
         key: {"title": title, "note": note, "total": len(rows), "items": [make(int(rows[k])) for k in _choose(labels)]}

@@ -22,6 +22,7 @@ from PIL import Image
 from ..errors import CenterdetError, ConfigError, WriteError
 from ..files import new_folder, write_atomic
 from ..images import load, resize
+from ..text import plural
 
 __all__ = ["check_folder", "render", "write_report"]
 
@@ -74,7 +75,7 @@ def render(report: dict[str, Any]) -> str:
     parts = files(__package__)
     script, style = (parts.joinpath("page", name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "number": _number}
+    environment.filters |= {"percent": _percent, "number": _number, "plural": plural}
     template = environment.from_string(parts.joinpath("page", "page.html").read_text(encoding="utf-8"))
     crops, unread = crop_items([item for gallery in report["galleries"].values() for item in gallery["items"]])
     cards = iter(crops)

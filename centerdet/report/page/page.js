@@ -23,6 +23,13 @@ function fillTable(figure, columns, rows) {
   figure.querySelector("details .scroll").replaceChildren(make("table", {}, head, body));
 }
 
+// Round numbers between two ends, about eight.
+function ticks(low, high) {
+  const unit = 10 ** Math.floor(Math.log10((high - low) / 8)), step = unit * [1, 2, 5, 10].find(one => one * unit >= (high - low) / 8);
+  const first = Math.ceil(low / step), last = Math.floor(high / step);
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+}
+
 // A plot area with axes: x and y map values to px; draw(name, attributes) adds to it.
 function plot(id, options) {
   const figure = document.getElementById(id), holder = figure.querySelector(".plot");
@@ -99,7 +106,7 @@ function drawThresholds() {
   const at = all[Number(slider.value)];
   area.draw("line", { class: "cursor", x1: area.x(at.score), x2: area.x(at.score), y1: area.top, y2: area.height - area.bottom });
   slider.setAttribute("aria-valuetext", at.score.toFixed(2));
-  area.figure.querySelector("output").textContent = `From ${at.score.toFixed(2)}: precision ${percent(at.precision)}, recall ${percent(at.recall)}, F1 ${percent(at.f1)}, ${(at.wrong / data.images).toFixed(3)} false positives per image`;
+  area.figure.querySelector("output").textContent = `From ${at.score.toFixed(2)}: precision ${percent(at.precision)}, recall ${percent(at.recall)}, F1 ${percent(at.f1)}, ${(at.wrong / Math.max(1, data.images)).toFixed(3)} false positives per image`;
   fillTable(area.figure, ["score", "precision", "recall", "F1", "true", "false"], all.filter((_, k) => k % 5 === 0).map(one => [one.score.toFixed(2), percent(one.precision), percent(one.recall), percent(one.f1), one.right, one.wrong]));
 }
 
@@ -107,8 +114,8 @@ function drawHistogram() {
   const { right, wrong } = counts(), bins = [];
   for (let k = 5; k < right.length; k += 5) bins.push([k / right.length, sum(right.slice(k, k + 5)), sum(wrong.slice(k, k + 5))]);
   const most = Math.max(1, ...bins.map(bin => Math.max(bin[1], bin[2])));
-  const ticks = [0, most / 16, most / 4, most * 9 / 16, most].map(Math.round);
-  const area = plot("histogram", { label: "True and false positives by score", xLabel: "score", y: [0, most], yTicks: [...new Set(ticks)], yText: String, scale: Math.sqrt, left: 52 });
+  const marks = [0, ...[1 / 16, 1 / 4, 9 / 16, 1].map(part => Math.round(Number((part * most).toPrecision(1))))].filter(one => one <= most);
+  const area = plot("histogram", { label: "True and false positives by score", xLabel: "score", y: [0, most], yTicks: [...new Set(marks)], yText: v => v.toLocaleString("en"), scale: Math.sqrt, left: 52 });
   const step = area.x(.05) - area.x(0);
   for (const [score, t, f] of bins) {
     for (const [i, kind, count] of [[0, "bar-first", t], [1, "bar-second", f]])
@@ -162,21 +169,22 @@ function drawKinds() {
 function drawSizes() {
   const label = chosen(), sizes = data.sizes;
   const rows = sizes.sizes.map((size, k) => [size, label === null ? sizes.mean_ap[k] : sizes.ap[k][label], label === null ? sum(sizes.num_positive[k]) : sizes.num_positive[k][label]]);
-  const figure = bars("sizes", "AP by size", rows.map(([size, ap, count]) => [size, ap, `${percent(ap)} (${count})`]), 1);
+  const figure = bars("sizes", "AP by size", rows.map(([size, ap, count]) => [size, ap, `${percent(ap)} (${count.toLocaleString("en")})`]), 1);
   fillTable(figure, ["size", "voc-area", "objects"], rows.map(([size, ap, count]) => [size, percent(ap), count]));
 }
 
 function drawDifferences() {
   if (!data.comparison) return;
   const rows = data.comparison.classes.filter(row => row.difference !== null);
-  const figure = document.getElementById("differences"), holder = figure.querySelector(".plot");
+  const holder = document.querySelector("#differences .plot");
   const width = Math.max(260, holder.clientWidth || 480), high = 24, left = Math.min(140, .34 * width), right = 20;
   const values = rows.flatMap(row => [row.low ?? 0, row.high ?? 0, row.difference]);
   const least = Math.min(-.01, ...values), most = Math.max(.01, ...values);
   const x = value => left + (width - left - right) * (value - least) / (most - least);
   const svg = make("svg", { viewBox: `0 0 ${width} ${rows.length * high + 26}`, role: "img", "aria-label": "Difference of AP by class" });
-  svg.append(make("line", { class: "axis", x1: x(0), x2: x(0), y1: 0, y2: rows.length * high + 4 }));
-  for (const tick of [least, 0, most].filter(tick => tick === 0 || Math.abs(tick) > .12 * (most - least))) svg.append(make("text", { x: x(tick), y: rows.length * high + 20, "text-anchor": tick > 0 ? "end" : tick < 0 ? "start" : "middle" }, (100 * tick).toFixed(tick ? 1 : 0)));
+  for (const tick of ticks(100 * least, 100 * most)) svg.append(
+    make("line", { class: tick ? "grid" : "axis", x1: x(tick / 100), x2: x(tick / 100), y1: 0, y2: rows.length * high + 4 }),
+    make("text", { x: x(tick / 100), y: rows.length * high + 20, "text-anchor": "middle" }, String(Number(tick.toFixed(2)))));
   rows.forEach((row, i) => {
     const y = i * high + 13, sure = row.p_value !== null && row.p_value < 1 - data.comparison.confidence;
     svg.append(make("text", { class: "strong", x: left - 10, y: y + 4, "text-anchor": "end" }, row.name));
@@ -184,7 +192,6 @@ function drawDifferences() {
     svg.append(make("circle", { class: sure ? "dot" : "ring", r: 5, cx: x(row.difference), cy: y }));
   });
   holder.replaceChildren(svg);
-  fillTable(figure, ["class", "difference", "from", "to", "p"], rows.map(row => [row.name, percent(row.difference), percent(row.low), percent(row.high), row.p_value === null ? "–" : row.p_value.toFixed(3)]));
 }
 
 function showCards(gallery, limit) {
