@@ -71,7 +71,7 @@ class Journal:
         self._opened.close()
 
     def _read(self, options: Mapping[str, Any]) -> None:
-        entries = []
+        entries: list[Any] = []
         for line in self.path.read_bytes().splitlines():
             try:
                 entry = json.loads(line)

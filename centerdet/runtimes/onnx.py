@@ -21,12 +21,15 @@ __all__ = ["OnnxRuntime", "find_providers"]
 PROVIDERS = {"cpu": "CPU", "cuda": "CUDA", "coreml": "CoreML", "directml": "Dml"}
 """Devices by the names that users know; any other provider goes by its own, such as "openvino"."""
 
-FAILURES: tuple[type[Exception], ...] = tuple(
-    getattr(failures, name)
-    for name in (
-        "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
-        "NotImplemented", "RuntimeException",
-    )
+FAILURES: tuple[type[Exception], ...] = (
+    UnicodeDecodeError,  # a name that is no UTF-8 breaks its messages
+    *(
+        getattr(failures, name)
+        for name in (
+            "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded", "NoModel",
+            "NotImplemented", "RuntimeException",
+        )
+    ),
 )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def check_data(out: str | Path, datasets: Sequence[Dataset], *, accept_changes: 
 def _read_fingerprints(file: Path) -> list[dict[str, Any]]:
     """The content of a data.json."""
     try:
-        content: list[dict[str, Any]] = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
         valid = all(
             set(one) == {"names", "images"}
             and all(isinstance(name, str) for name in one["names"])

@@ -44,6 +44,7 @@ from .tensorboard import find_tensorboard, write_tensorboard
 __all__ = ["Progress", "TrainConfig", "train", "training_images"]
 
 READ_EVERY = 10  # steps
+WORKER_DIED = "a process that prepares images died, perhaps for lack of memory: lower workers ({})"
 
 
 def train(
@@ -100,9 +101,11 @@ def train(
             raise CenterdetError(f"another process of this training has ended; see its error ({error})") from error
         if "DataLoader worker" not in str(error):
             raise
-        raise CenterdetError(
-            f"a process that prepares images died, perhaps for lack of memory: lower workers ({error})"
-        ) from error
+        raise CenterdetError(WORKER_DIED.format(error)) from error
+    except (ConnectionError, EOFError) as error:  # it died while it handed over a batch
+        if not config.workers:
+            raise
+        raise CenterdetError(WORKER_DIED.format(error)) from error
 
 
 def _train(

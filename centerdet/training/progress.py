@@ -79,7 +79,7 @@ class Meter:
     def read(self, done: int, lr: float, validation: Evaluation | None) -> Progress:
         """The progress after `done` steps, with the losses of the last one."""
         self.losses, self.unread = self.group.mean(torch.stack(self.unread)).tolist(), []
-        seconds = time.perf_counter() - self.start
+        seconds = max(time.perf_counter() - self.start, 1e-9)  # whatever the clock does
         heatmap, box, _ = self.losses[-1]
         return Progress(
             done, self.schedule.steps, done * self.batch / self.images, self.schedule.size_at(done - 1),
