@@ -121,7 +121,7 @@ class COCOeval:
         self._paramsEval = copy.deepcopy(p)
 
     def _prepare(self) -> None:
-        """Match; code that calls this goes on with `computeIoU` and `evaluateImg` or reads `_gts` and `_dts`."""
+        """Match; code that calls this continues with `computeIoU` and `evaluateImg` or reads `_gts` and `_dts`."""
         p = self.params
         _only_boxes(p.iouType)
         if self.cocoGt is None or self.cocoDt is None:
