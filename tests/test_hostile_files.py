@@ -7,6 +7,7 @@ hold is in the tests of its reader.
 import importlib.util
 import json
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -126,6 +127,22 @@ def test_yaml_may_repeat_a_value_by_its_anchor() -> None:
 
 def test_large_yaml_is_refused_before_it_is_parsed() -> None:
     assert fuzz.fuzz("yaml", 1, only=b"names: [" + b"a, " * 400_000 + b"]").kinds == {"AnnotationError": 1}
+
+
+@pytest.mark.parametrize("line", [".", "./", "a/.", "x/" * 900, "x/" * 9000, "\udcff/" * 900, " ", "%00", "a" * 5000])
+@pytest.mark.parametrize("name", ["lists", "yolo-lists"])
+def test_lists_of_odd_paths(name: str, line: str) -> None:
+    outcome = fuzz.fuzz(name, 1, only=f"{line}\n".encode(errors="surrogateescape"))
+    assert outcome.findings == [] and not outcome.kinds["read"], outcome
+
+
+def test_names_in_an_onnx_file_that_are_no_text() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        fuzz.READERS["onnx"].make(Path(folder))
+        content = Path(folder, "model.onnx").read_bytes()
+    for word in (b"images", b"boxes", b"Cast", b"Unsqueeze", b"tiny", b"mean"):
+        damaged = fuzz.repair_onnx(content.replace(word, b"\xe5" * len(word), 1))
+        assert fuzz.fuzz("onnx", 1, only=damaged).findings == []
 
 
 @pytest.mark.parametrize(

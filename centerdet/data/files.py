@@ -20,6 +20,9 @@ __all__ = ["Finder", "find_images", "leads_out", "load_json", "read_lines", "rea
 QUIET = {".cache", ".csv", ".json", ".md", ".names", ".npy", ".pbtxt", ".txt", ".xml", ".yaml", ".yml"}
 """Suffixes of annotations and descriptions, which often lie beside images."""
 
+MAX_PARTS = 64
+"""Folders of a path, beyond which it is looked for as it is written alone."""
+
 
 def find_images(folder: Path, report: Report = lambda problem: None) -> Iterator[Path]:
     """Every image below a folder, by its path; files that are passed over are reported."""
@@ -105,6 +108,8 @@ class Finder:
                 self.report(Problem("refused path", where, f"{what}; pass allow_outside (--allow-outside) to read it"))
                 return None
         parts = _split(name)
+        if len(parts) > MAX_PARTS:  # each start would be spelled out below each folder
+            return None
         starts = sorted(range(len(parts)), key=lambda start: (start != self._skip, start))
         for spelled in (False, True):
             for start in starts:
@@ -126,6 +131,8 @@ class Finder:
 
     def spelled(self, path: str) -> str | None:
         """The one file or folder whose name is this one but for case, Unicode form and percent signs."""
+        if path.count(os.sep) > 2 * MAX_PARTS:
+            return None
         folder, name = os.path.split(path)
         if not os.path.isdir(folder):
             if folder in ("", path) or (other := self.spelled(folder)) is None:

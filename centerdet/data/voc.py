@@ -106,7 +106,7 @@ def _read_items(
             path = folder.notes / f"{stem}.xml"
             if not os.path.isfile(path):
                 other = finder.find(f"{stem}.xml", [folder.notes], where) or finder.find(
-                    str(Path(stem).with_suffix(".xml")), [folder.notes], where
+                    f"{os.path.splitext(stem)[0]}.xml", [folder.notes], where
                 )
                 if other is None:
                     report(Problem("missing annotation", where, f"no annotation {path}"))

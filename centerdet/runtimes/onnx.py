@@ -22,7 +22,7 @@ PROVIDERS = {"cpu": "CPU", "cuda": "CUDA", "coreml": "CoreML", "directml": "Dml"
 """Devices by the names that users know; any other provider goes by its own, such as "openvino"."""
 
 FAILURES: tuple[type[Exception], ...] = (
-    UnicodeDecodeError,  # a name that is no UTF-8 breaks its messages
+    UnicodeDecodeError,  # a name that is no UTF-8, in a message
     *(
         getattr(failures, name)
         for name in (
