@@ -160,6 +160,10 @@ def test_no_results_are_no_error(tmp_path: Path) -> None:
         ([result(), {"image_id": 1, "category_id": 1, "bbox": BOX}], r"results\[1\].score: .*key is missing"),
         ([{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 1}], "keep pycocotools"),
         ([{"image_id": 1, "caption": "a cat"}], "keep pycocotools"),
+        ([result(), result(image_id=[1])], r"results\[1\].image_id: expected a value, got \[1\]"),
+        ([result(), result(category_id={})], r"results\[1\].category_id: expected a value, got {}"),
+        ([result(), 3], r"results\[1\].image_id: expected a value, got 3"),
+        ([result(), result(score=None)], r"results\[1\].score: expected a finite number, got None"),
         ({"annotations": []}, "expected a list of detections"),
         (np.zeros((3, 6)), r"shape \(N, 7\)"),
     ],
@@ -179,6 +183,17 @@ def test_unusable_files(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(AnnotationError, match="expected an object"):
         COCO(tmp_path / "list.json")
+    for name, content in (("images", "abc"), ("annotations", None), ("categories", {})):
+        (tmp_path / "truth.json").write_text(json.dumps({**dataset({}), name: content}))
+        with pytest.raises(AnnotationError, match=rf"truth.json: {name}: expected a list, got"):
+            COCO(tmp_path / "truth.json")
+    (tmp_path / "truth.json").write_text(json.dumps(dataset({}, {"bbox": [1, 2]})))
+    with pytest.raises(AnnotationError, match=r"truth.json: annotations\[1\].bbox: expected"):
+        stats(tmp_path / "truth.json", [result()])
+    for text in ("NaN", '"high"', "null"):
+        (tmp_path / "results.json").write_text(json.dumps([result(), result(score="S")]).replace('"S"', text))
+        with pytest.raises(AnnotationError, match=r"results.json\[1\].score: expected a finite number"):
+            stats(dataset({}), tmp_path / "results.json")
     with pytest.raises(AnnotationError, match=r"annotations\[0\].id: .*key is missing"):
         stats({**dataset(), "annotations": [{"image_id": 1, "category_id": 1, "bbox": BOX}]}, [result()])
 

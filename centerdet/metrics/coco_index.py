@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AnnotationError, DataError
+from ..text import plural
 from .coco import CocoResult, evaluate
 from .coco_curves import LIMITS
 from .coco_records import Table, column, find, read_json, select, to_arrays
@@ -33,11 +34,17 @@ class COCO:
     def __init__(self, annotation_file: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
         self._results: Table | list[Any] | None = None  # until `dataset` is read
         self._header: dict[str, Any] = {}
+        self._where = "annotations"  # for messages
         if annotation_file is not None:
             given = annotation_file
             content = given if isinstance(given, Mapping) else read_json(given)
             if not isinstance(content, Mapping):
                 raise UnsuitableError(f"{given}: expected an object with annotations, got {type(content).__name__}")
+            if not isinstance(given, Mapping):
+                self._where = f"{given}: annotations"
+            for name in ("images", "annotations", "categories"):
+                if not isinstance(content.get(name, []), list | tuple):
+                    raise UnsuitableError(f"{given!s:.80}: {name}: expected a list, got {content[name]!r:.50}")
             self.dataset = dict(content) if not isinstance(content, dict) else content
 
     @cached_property
@@ -166,13 +173,14 @@ class COCO:
             if not isinstance(first, Mapping) or "caption" in first or not first.get("bbox"):
                 raise AnnotationError(f"{where}[0]: expected a detection with a bbox, got {first!r:.80}; {KEEP}")
         images = results.images if isinstance(results, Table) else column(results, "image_id", where)
-        known = self.imgs.keys()
-        if strange := set(np.unique(images).tolist() if isinstance(images, np.ndarray) else images) - known:
+        if isinstance(images, np.ndarray):  # one of each run: results mostly stand image by image
+            images = images[np.flatnonzero(np.append(True, images[1:] != images[:-1])[: len(images)])].tolist()
+        if strange := set(images) - self.imgs.keys():
             raise UnsuitableError(
-                f"{where}: {len(strange)} image ids are not in the ground truth, such as {next(iter(strange))!r}"
+                f"{where}: {plural(len(strange), 'image id')} not in the ground truth, such as {next(iter(strange))!r}"
             )
         detections = type(self)()
-        detections._results = results
+        detections._results, detections._where = results, where
         detections._header = {
             "info": copy.deepcopy(self.dataset.get("info", {})),
             "images": list(self.dataset["images"]),
@@ -223,7 +231,8 @@ def evaluate_files(
         raise DataError(
             f"{results}[{unknown[0]}].category_id: the ground truth has no {table.categories[unknown[0]]!r}"
         )
-    truths = select(annotations.dataset.get("annotations", []), str(truth), images, categories, detections=False)
+    records = annotations.dataset.get("annotations", [])
+    truths = select(records, annotations._where, images, categories, detections=False)
     arrays = to_arrays(select(table, where, images, categories, detections=True), truths, len(categories))
     if score_threshold > 0:
         arrays = arrays.take(np.flatnonzero(arrays.det_scores >= score_threshold))

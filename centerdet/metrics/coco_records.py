@@ -12,7 +12,7 @@ import gc
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -215,12 +215,23 @@ def to_arrays(detections: Columns, truths: Columns, num_classes: int) -> Arrays:
 def column(records: Records, key: str, where: str, rows: Ints | None = None) -> list[Any]:
     """The values of a key, which each record must have; rows: the places of the records, for messages."""
     try:
-        return [one[key] for one in records]
+        values = [one[key] for one in records]
+        if key.endswith("id"):
+            set(values)  # TypeError for a list or an object
+        return values
     except (KeyError, TypeError):
-        bad = next(n for n, one in enumerate(records) if not isinstance(one, Mapping) or key not in one)
-        place = bad if rows is None else int(rows[bad])
-        got = "the key is missing" if isinstance(records[bad], Mapping) else f"got {records[bad]!r:.50}"
-        raise AnnotationError(f"{where}[{place}].{key}: expected a value, {got}") from None
+        pass
+    for place, one in enumerate(records):
+        if not isinstance(one, Mapping):
+            problem = f"got {one!r:.50}"
+        elif key not in one:
+            problem = "the key is missing"
+        elif key.endswith("id") and not isinstance(one[key], Hashable):
+            problem = f"got {one[key]!r:.50}"
+        else:
+            continue
+        raise AnnotationError(f"{where}[{place if rows is None else rows[place]}].{key}: expected a value, {problem}")
+    raise AnnotationError(f"{where}: expected records with {key}")
 
 
 def boxes_of(records: Records, where: str, rows: Ints) -> Floats:

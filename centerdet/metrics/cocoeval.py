@@ -118,7 +118,7 @@ class COCOeval:
             self.ious = {(image, one): self.computeIoU(image, one) for image in p.imgIds for one in categories}
             cells = product(categories, p.areaRng, p.imgIds)
             self.evalImgs = [self.evaluateImg(image, one, area, p.maxDets[-1]) for one, area, image in cells]
-        self._paramsEval = copy.deepcopy(p)
+        self._paramsEval = copy.deepcopy(p, {id(p.imgIds): list(p.imgIds)})  # ids are no objects that change
 
     def _prepare(self) -> None:
         """Match; code that calls this continues with `computeIoU` and `evaluateImg` or reads `_gts` and `_dts`."""
@@ -126,8 +126,8 @@ class COCOeval:
         _only_boxes(p.iouType)
         if self.cocoGt is None or self.cocoDt is None:
             raise DataError("COCOeval: expected ground truth and detections, got None")
-        truths = self._select(self.cocoGt, "annotations", detections=False)
-        detections = self._select(self.cocoDt, "results", detections=True)
+        truths = self._select(self.cocoGt, detections=False)
+        detections = self._select(self.cocoDt, detections=True)
         for name in ("evalImgs", "ious", "_ious", "_gts", "_dts"):
             self.__dict__.pop(name, None)
         self.eval, self._entries = {}, {}
@@ -165,8 +165,8 @@ class COCOeval:
         image, category = find(state.images, [imgId])[0], find(state.categories, [catId])[0]
         return self._entries[key][category * len(state.images) + image] if min(image, category) >= 0 else None
 
-    def _select(self, coco: Any, where: str, *, detections: bool) -> Columns:
-        p = self.params
+    def _select(self, coco: Any, *, detections: bool) -> Columns:
+        p, where = self.params, getattr(coco, "_where", "annotations")
         records = getattr(coco, "_results", None)
         if isinstance(records, list):
             records = Table.from_records(records, where)
