@@ -38,7 +38,7 @@ def main(
     shutil.rmtree(out, ignore_errors=True)
 
     console.rule("Photographs, with the shipped weights")
-    for detections in predict(Detector.load("voc"), find_photographs(), out / "photographs"):
+    for detections in predict(Detector.load("voc"), find_photographs(), out / "photographs", "best"):
         objects = ", ".join(f"{one.name} {one.score:.2f}" for one in detections)
         console.print(f"{Path(str(detections.source)).name}: {objects or 'nothing'}")
 
@@ -92,10 +92,12 @@ def find_photographs() -> list[Path]:
     return [Path(skimage.__file__).parent / "data" / name for name in PHOTOGRAPHS]
 
 
-def predict(detector: Detector, paths: Sequence[Path], folder: Path) -> list[Detections]:
+def predict(
+    detector: Detector, paths: Sequence[Path], folder: Path, score_threshold: float | str = 0.3
+) -> list[Detections]:
     """Write each image with its detections to a folder, and all of them beside it to one .jpg."""
     folder.mkdir(parents=True)
-    results = detector.predict_batch(paths)
+    results = detector.predict_batch(paths, score_threshold=score_threshold)
     drawn = [one.plot(folder / f"{path.stem}.jpg") for one, path in zip(results, paths, strict=True)]
     rows = [_in_a_row(drawn[start : start + 4]) for start in range(0, len(drawn), 4)]
     Image.fromarray(np.concatenate(rows)).save(folder.with_suffix(".jpg"), quality=90)
