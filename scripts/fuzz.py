@@ -496,7 +496,6 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for the files of findings")] = Path("fuzz"),
 ) -> None:
     """Run the cases of each reader and print a table."""
-    faulthandler.enable()
     torch.set_num_threads(1)
     rows, findings = [], []
     for name in readers or READERS:
@@ -514,6 +513,7 @@ def main(
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a crash of a library shows where
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(main)
     app()
