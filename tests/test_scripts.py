@@ -12,14 +12,16 @@ import pytest
 import skimage
 import torch
 from PIL import Image
-from tiny import tiny_detector
+from tiny import tiny_config, tiny_detector
 
 from centerdet import Detector
 from centerdet.data.sample import Dataset, Sample
+from centerdet.data.shapes import write_shapes
 from centerdet.data.voc import VOC_NAMES, write_voc
 from centerdet.errors import ConfigError
 from centerdet.models import build_backbone
 from centerdet.runtimes.weights import read_tensors
+from centerdet.training.loop import train
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -164,6 +166,23 @@ def test_benchmark_evaluation(script: ModuleType, capsys: pytest.CaptureFixture[
 def test_fuzz(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script.main(["log", "gif"], cases=3, out=tmp_path / "findings")
     assert "gif: 3 cases, 0 findings" in capsys.readouterr().out and not (tmp_path / "findings").exists()
+
+
+@pytest.mark.soak
+def test_long_runs() -> None:
+    assert "pytorch" in run_script("long_runs", "--predictions", 1000)
+
+
+@pytest.mark.soak
+@script_is("half_precision")
+def test_half_precision(script: ModuleType, tmp_path: Path) -> None:
+    """On a network that has learned something: rounding to half precision costs less than 0.05 mAP."""
+    write_shapes(tmp_path / "data", train=24, val=24, size=96, seed=2)
+    changes = {"channels": 32, "epochs": 60, "batch": 8, "sizes": (96,), "lr": 4e-3, "backbone_weights": "imagenet"}
+    train(tiny_config(tmp_path / "data", tmp_path / "run", **changes, checkpoint_every=1000))
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
+    single, half = script.measure(checkpoint, tmp_path / "data", ["train"])
+    assert single > 20 and abs(half - single) < 0.05, (single, half)
 
 
 @pytest.mark.soak
