@@ -24,7 +24,7 @@ from ..errors import DataError
 from .coco_curves import RECALLS, THRESHOLDS, Rules, draw_curves, match_detections
 from .coco_entries import Evaluated, curves_of_entries, list_entries, list_ious
 from .coco_index import COCO, KEEP
-from .coco_records import Columns, Table, find, select, to_arrays
+from .coco_records import Columns, Table, select, to_arrays
 
 __all__ = ["COCO", "COCOeval", "Params", "init_as_pycocotools"]
 
@@ -71,7 +71,7 @@ class COCOeval:
         self.stats: Any = []
         self._paramsEval: Any = {}
         self._evaluated: Evaluated | None = None
-        self._entries: dict[tuple[Any, ...], Sequence[dict[str, Any] | None]] = {}
+        self._entries: dict[tuple[Any, ...], dict[tuple[Any, Any], dict[str, Any] | None]] = {}
         if cocoGt is not None:
             try:
                 self.params.imgIds, self.params.catIds = sorted(cocoGt.getImgIds()), sorted(cocoGt.getCatIds())
@@ -161,9 +161,10 @@ class COCOeval:
         if state is None:
             return None
         if key not in self._entries:
-            self._entries[key] = list_entries(self._match(state.detections, state.truths, [aRng], [maxDet]))
-        image, category = find(state.images, [imgId])[0], find(state.categories, [catId])[0]
-        return self._entries[key][category * len(state.images) + image] if min(image, category) >= 0 else None
+            entries = list_entries(self._match(state.detections, state.truths, [aRng], [maxDet]))
+            self._entries[key] = dict(zip(product(state.categories, state.images), entries, strict=True))
+        entry = self._entries[key].get((catId, imgId))
+        return dict(entry) if entry else None
 
     def _select(self, coco: Any, *, detections: bool) -> Columns:
         p, where = self.params, getattr(coco, "_where", "annotations")
