@@ -100,7 +100,10 @@ def evaluate(
 
     notes = Notes(strict)
     need_images = any(not isinstance(source, Path) for source in sources)
-    options = ReadOptions("refuse", False, rescale, allow_outside, need_images, follow_reading(quiet))
+    options = ReadOptions(
+        clip=False, rescale=rescale, allow_outside=allow_outside, need_images=need_images,
+        progress=follow_reading(quiet),
+    )  # fmt: skip
     dataset = read_dataset(data, splits, names=names, report=note, options=options)
     notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
     for line in notes.lines():

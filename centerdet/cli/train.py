@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..files import write_atomic
 from ..training.config import PRESETS, TrainConfig
 from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
-from .show import bar, console, errors
+from .show import bar, console, errors, warn
 
 if TYPE_CHECKING:
     from ..training.loop import Progress
@@ -117,9 +117,6 @@ def follow(
                 area, eleven = 100 * now.validation.voc.mean_ap, 100 * now.validation.voc.mean_ap_11pt
                 errors.print(f"step {now.step}: voc-area {area:.1f}, voc07-11pt {eleven:.1f}")
 
-        def notice(text: str) -> None:
-            errors.print(f"warning: {text}", markup=False, soft_wrap=True)
-
         def follow_annotations(items: Iterable[Item]) -> Iterator[Item]:
             for number, item in enumerate(items, 1):
                 progress.update(task, completed=number)
@@ -132,7 +129,7 @@ def follow(
             run(
                 config, resume=resume, accept_changes=accept_changes, strict=strict,
                 options=replace(reading, progress=follow_annotations),
-                progress=show, reading=decoding, notice=notice,
+                progress=show, reading=decoding, notice=warn,
             )  # fmt: skip
         except KeyboardInterrupt:
             progress.stop()

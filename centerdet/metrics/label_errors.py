@@ -15,7 +15,7 @@ from ..errors import DataError
 from .arrays import SIZE_RANGES, Arrays, box_area, reaches
 from .overlaps import best_of_each, best_pairs, find_cells, overlapping_pairs, pairs_of_any_class
 from .result import Result
-from .voc import VocMatch
+from .voc import VocMatch, best_scores
 
 __all__ = ["LabelErrorKind", "LabelErrors", "label_errors"]
 
@@ -92,9 +92,7 @@ def label_errors(
     count, total = len(arrays.det_scores), len(arrays.gt_boxes)
     scores = np.clip(arrays.det_scores.astype(np.float64), 0, 1)
     real = ~(arrays.gt_difficult | arrays.gt_crowd)
-    seen = np.zeros(total + 1)  # the last is that of no ground truth, -1
-    fits = match.best_iou >= match.iou_threshold
-    np.maximum.at(seen, match.best_gt[fits], scores[fits])
+    seen = np.clip(best_scores(arrays, match), 0, 1)
 
     rows = np.flatnonzero(reaches(arrays.det_scores, score_threshold))
     det, truth, iou = pairs_of_any_class(arrays, 0.0, rows)
@@ -109,8 +107,8 @@ def label_errors(
     free = ~fitting & ~confused & ~moved & ~_in_crowd(arrays, rows, det[same], truth[same])
     missing = _drop_repeats(arrays, rows[free], match.iou_threshold)
     any_gt = np.where(own_iou >= other_iou, own_gt, other_gt)
-    twin, twin_iou = _twins(arrays, seen[:-1], real)
-    spurious, doubt = _spurious(arrays, seen[:-1], real & (closest[:-1] < 0), score_threshold)
+    twin, twin_iou = _twins(arrays, seen, real)
+    spurious, doubt = _spurious(arrays, seen, real & (closest[:-1] < 0), score_threshold)
 
     parts = [  # kind, score, detection, ground truth, IoU
         (LabelErrorKind.MISSING, scores[missing], missing, any_gt[missing], np.maximum(own_iou, other_iou)[missing]),

@@ -24,6 +24,7 @@ __all__ = [
     "VocMatch",
     "VocResult",
     "average",
+    "best_scores",
     "evaluate",
     "judge",
     "match_detections",
@@ -189,6 +190,13 @@ def _judge(difficult: Mask, truth: Ints, rank: Ints) -> tuple[Mask, Mask]:
     first = np.full(len(difficult), np.iinfo(np.int64).max)
     np.minimum.at(first, truth, rank)
     return (first[truth] == rank) & ~ignored, ignored
+
+
+def best_scores(arrays: Arrays, match: VocMatch) -> Floats:
+    """The best score of a detection that matches each ground truth, (G,), -inf without one."""
+    best, fits = np.full(len(arrays.gt_boxes), -np.inf), match.best_iou >= match.iou_threshold
+    np.maximum.at(best, match.best_gt[fits], arrays.det_scores[fits].astype(np.float64))
+    return best
 
 
 def average(arrays: Arrays, match: VocMatch) -> VocResult:

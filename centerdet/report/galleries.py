@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..evaluation.evaluation import Evaluation
 from ..metrics.arrays import box_area
 from ..metrics.tide import ErrorKind
+from ..metrics.voc import best_scores
 
 __all__ = ["list_galleries"]
 
@@ -47,7 +48,7 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
     confusion = kinds.detection_kind[best] == ErrorKind.CLASSIFICATION
     false, confused = best[~confusion], best[confusion]
     threshold = result.operating_points().best_overall.score_threshold
-    seen, area = _seen(result), box_area(arrays.gt_boxes)
+    seen, area = best_scores(arrays, match), box_area(arrays.gt_boxes)
     missed = np.flatnonzero(~arrays.gt_difficult & ~(seen >= threshold))
     missed = missed[np.argsort(-(area * (1 - np.clip(seen, 0, 1)))[missed], kind="stable")]
     likely, suspects = result.label_errors(), result.suspects()
@@ -90,7 +91,7 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
     }  # fmt: skip
     if against is not None:
         limit = against.operating_points().best_overall.score_threshold
-        first, second = seen >= threshold, _seen(against) >= limit
+        first, second = seen >= threshold, best_scores(against.arrays, against.match) >= limit
         for key, who, chosen in (("lost", "first", first & ~second), ("gained", "second", second & ~first)):
             rows = np.flatnonzero(chosen & ~arrays.gt_difficult)
             rows = rows[np.argsort(-area[rows], kind="stable")]
@@ -100,14 +101,6 @@ def list_galleries(result: Evaluation, against: Evaluation | None = None) -> dic
         key: {"title": title, "note": note, "total": len(rows), "items": [make(int(rows[k])) for k in _choose(labels)]}
         for key, (title, note, rows, labels, make) in galleries.items()
     }
-
-
-def _seen(result: Evaluation) -> NDArray[np.float64]:
-    """The best score of a detection that matches each ground truth, (G,), -inf without one."""
-    seen, match = np.full(len(result.arrays.gt_boxes), -np.inf), result.match
-    fits = match.best_iou >= match.iou_threshold
-    np.maximum.at(seen, match.best_gt[fits], result.arrays.det_scores[fits].astype(np.float64))
-    return seen
 
 
 def _choose(labels: NDArray[Any]) -> list[int]:
