@@ -24,18 +24,23 @@ CAT = (PHOTOGRAPHS / "chelsea.png").read_bytes()
 
 
 class GatedRuntime(Runtime):
-    """A runtime that waits for `gate`, counts its batches, and has one object in each image."""
+    """A runtime that waits for `gate`, counts its batches, and has one object in each image.
+
+    The server's own first call neither waits nor counts.
+    """
 
     names, size, nms_iou, batch_size, threads = ("thing", "other thing"), 32, 0.6, 4, None
 
     def __init__(self) -> None:
-        self.gate, self.batches = threading.Event(), list[int]()
+        self.gate, self.batches, self.started = threading.Event(), list[int](), False
 
     def run(self, images: Any) -> Outputs:
-        self.batches.append(len(images))
-        assert self.gate.wait(30)
-        if (images == 0).all():
-            raise RuntimeError("a failure of the library")
+        if self.started:
+            self.batches.append(len(images))
+            assert self.gate.wait(30)
+            if (images == 0).all():
+                raise RuntimeError("a failure of the library")
+        self.started = True
         count = len(images)
         boxes = np.tile(np.array([4, 4, 28, 28], np.float32), (count, 1, 1))
         return boxes, np.full((count, 1), 0.9, np.float32), np.zeros((count, 1), np.int64)

@@ -55,8 +55,6 @@ def serve(
         if (error.name or "").startswith("centerdet"):
             raise
         raise ConfigError(f"serve needs {error.name}: pip install 'centerdet[serve]'") from None
-    import numpy as np
-
     from ..detector import Detector
 
     if token and no_token:
@@ -73,7 +71,6 @@ def serve(
         raise typer.BadParameter(f"--label-studio: expected an http(s) address, got {label_studio}")
     with listen(host, port) as listener:
         detector = Detector.load(weights, device=device or None, threads=threads)
-        detector.predict(np.zeros((32, 32, 3), np.uint8))  # the first call is slow
         limits = Limits(upload_bytes=max_megabytes * 1_000_000, pixels=max_pixels, queue=queue)
         app = create_app(
             detector,

@@ -87,14 +87,14 @@ class PyTorchRuntime(Runtime):
     ) -> "PyTorchRuntime":
         """The runtime of a weights file; the file chooses backbone, stride, channels, freeze, names, size, NMS IoU and
         the calibration of scores within bounds, and nothing else."""
-        _limit_forked()
-        tensors, fields = read_tensors(path)
-        header = check_header(path, fields, nms_iou=NMS_IOU)
-        network = load_network(path, tensors, fields)
-        return cls(
-            network, header.names, header.size, device=device, threads=threads, nms_iou=header.nms_iou,
-            calibration=header.calibration,
-        )  # fmt: skip
+        with _limit(1):  # a thread that only loads starts no worker threads, which would slow those of `run`
+            tensors, fields = read_tensors(path)
+            header = check_header(path, fields, nms_iou=NMS_IOU)
+            network = load_network(path, tensors, fields)
+            return cls(
+                network, header.names, header.size, device=device, threads=threads, nms_iou=header.nms_iou,
+                calibration=header.calibration,
+            )  # fmt: skip
 
     def save(self, path: str | Path, **fields: Any) -> None:
         """Write the weights in half precision, with all that `load` needs and any JSON `fields` beside it."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -69,6 +70,9 @@ class Batcher:
     def thread(self) -> Iterator[None]:
         """Predict in the background while the block runs."""
         with ThreadPoolExecutor(1, "centerdet-predict") as pool:
+            # The first call is slow. This thread must make it: if two threads have run PyTorch on all cores, each is
+            # half as fast, since the worker threads of both then sleep between operations.
+            pool.submit(self._detector.predict, np.zeros((32, 32, 3), np.uint8))
             task = asyncio.get_running_loop().create_task(self._work(pool))
             try:
                 yield
