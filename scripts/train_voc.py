@@ -1,8 +1,8 @@
 """Train the shipped VOC detector, one phase at a time: python scripts/train_voc.py 1 --data VOCdevkit --coco coco_voc
 
 Phase 2 starts from the weights of phase 1; `--seed 1 --out runs/voc-1 --init-from runs/voc/phase1/final.safetensors`
-makes a second branch of it with other draws. The mean of weights is the detector (average_weights.py). `--resume`
-continues after a stop. Phases are counted in draws, so that other datasets do not change their length.
+makes a second branch of it with other draws. The mean of weights is the detector (average_weights.py). Phase 3 adds the
+validation images: `--base 2007:trainval,2012:extra --init-from voc`. `--resume` continues after a stop. Phases are counted in draws, so that other datasets do not change their length.
 """
 
 from pathlib import Path
@@ -21,6 +21,7 @@ CLASSES = (
 PHASES: dict[int, dict[str, Any]] = {
     1: {"draws": 190_000, "sizes": (320, 384, 416, 416), "batch": 64, "lr": 5e-3, "backbone_lr": 2e-3, "warmup": 300},
     2: {"draws": 18_000, "sizes": (384, 416), "batch": 16, "lr": 2e-3, "backbone_lr": 8e-4, "warmup": 100},
+    3: {"draws": 13_000, "sizes": (384, 416), "batch": 16, "lr": 1.5e-3, "backbone_lr": 6e-4, "warmup": 100},
 }
 
 
