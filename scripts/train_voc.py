@@ -2,7 +2,8 @@
 
 Phase 2 starts from the weights of phase 1; `--seed 1 --out runs/voc-1 --init-from runs/voc/phase1/final.safetensors`
 makes a second branch of it with other draws. The mean of weights is the detector (average_weights.py). Phase 3 adds the
-validation images: `--base 2007:trainval,2012:extra --init-from voc`. `--resume` continues after a stop. Phases are counted in draws, so that other datasets do not change their length.
+validation images: `--base 2007:trainval,2012:extra --init-from voc`. `--resume` continues after a stop. Phases are
+counted in draws, so that other datasets do not change their length.
 """
 
 from pathlib import Path
