@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import CenterdetError
 from .bench import bench
 from .calibrate import calibrate
-from .data import check, convert, download, split
+from .data import check, convert, download, pack, split
 from .evaluate import evaluate
 from .export import export
 from .predict import predict
@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (train, evaluate, calibrate, predict, export, bench, serve, check, convert, split, download):
+for _command in (train, evaluate, calibrate, predict, export, bench, serve, check, convert, split, pack, download):
     # Each paragraph of the docstring on one line, which the terminal wraps.
     app.command(help=re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(_command) or ""))(_command)
 

@@ -1,4 +1,4 @@
-"""`centerdet check | convert | split | download`: datasets of all formats, written as VOC, COCO or YOLO."""
+"""`centerdet check | convert | split | pack | download`: datasets, written as VOC, COCO, YOLO, or a pack."""
 
 import json
 import re
@@ -13,8 +13,9 @@ import typer
 from rich.progress import track
 
 from ..data.download import download_voc
-from ..data.formats import Format, keep_classes, read_dataset, rename_classes, write_dataset
+from ..data.formats import Format, find_packed, keep_classes, read_dataset, rename_classes, write_dataset
 from ..data.formats import convert as convert_data
+from ..data.pack import Pack, is_pack, write_pack
 from ..data.records import ReadOptions
 from ..data.split import split as split_data
 from ..errors import ConfigError
@@ -22,9 +23,9 @@ from ..files import new_folder
 from ..text import plural
 from ..training.config import TrainConfig
 from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
-from .show import console, errors, warn
+from .show import bar, console, errors, warn
 
-__all__ = ["check", "convert", "download", "split"]
+__all__ = ["check", "convert", "download", "pack", "split"]
 
 Root = Annotated[Path, typer.Argument(help="folder or file of the dataset")]
 Names = Annotated[list[str] | None, typer.Option(help="class to keep, in this order (repeatable); default: all")]
@@ -60,7 +61,8 @@ def check(
 
     Every image is decoded. The exit code is 1 if there are errors; notes are possible problems to review. The ceiling
     is the mAP of perfect network outputs. It is below 100 if objects share a cell of the output grid, or overlap so
-    much that NMS removes one of them. With several datasets, images that two of them label differently are errors.
+    much that NMS removes one of them. With several datasets, images that two of them label differently are errors. Of a
+    pack, the checksum of every image is verified, then the dataset that was packed is checked.
     """
     from ..draw import file_format, write_image
     from ..inspection.ceiling import measure_ceiling
@@ -78,6 +80,13 @@ def check(
         raise typer.BadParameter(f"stride: expected 4 or 8, got {stride}")
     hidden = quiet or as_json or not errors.is_terminal
     follow = partial(track, console=errors, disable=hidden)
+    for root in filter(is_pack, data):
+        opened = Pack(root)
+        for number in follow(range(len(opened.sizes)), description="pack"):
+            opened.read(number)
+        if not (quiet or as_json):
+            errors.print(f"{root}: {plural(len(opened.sizes), 'image')}, all checksums correct", soft_wrap=True)
+    data = [Path(find_packed(root)) for root in data]
     splits = {one: [one] for one in split} if split else None
     options = ReadOptions(rescale=rescale, allow_outside=allow_outside, progress=follow_reading(hidden))
     reports = [
@@ -179,6 +188,31 @@ def split(
             for new, samples in parts.items()
         }
     _show(written, as_json, quiet)
+
+
+def pack(
+    data: Root,
+    out: Annotated[Path, typer.Option(help="folder of the pack; an unfinished pack is continued")],
+    size: Annotated[
+        int, typer.Option(min=1, help="longer side in px of larger images: 1.25 times the largest size to train at")
+    ] = max(TrainConfig.sizes) * 5 // 4,
+    split: Annotated[list[str] | None, typer.Option(help="split to pack (repeatable); default: train")] = None,
+    strict: Strict = False,
+    rescale: Rescale = False,
+    allow_outside: Outside = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode and shrink the images of a large training set into one file, for `train --data`.
+
+    If the command is interrupted, repeat it: it continues where it stopped.
+    """
+    options = ReadOptions("keep", rescale=rescale, allow_outside=allow_outside, progress=follow_reading(quiet))
+    data, splits = Path(find_packed(data)), split or TrainConfig.train
+    dataset = read_dataset(data, splits, notice=warn, strict=strict, options=options)
+    with bar("pack", len(dataset), quiet) as (progress, task):
+        write_pack(dataset, data, splits, out, size, progress=lambda done: progress.update(task, completed=done))
+    if not quiet:
+        console.out(f"{out}: {plural(len(dataset), 'image')}")
 
 
 def download(

@@ -14,6 +14,7 @@ from ..files import new_folder
 from ..text import as_tuple, nearest, plural
 from .coco import COCO_FILES, read_coco, write_coco
 from .exports import EXPORTS, list_export_splits, read_export, recognize_export
+from .pack import Pack, is_pack, read_pack
 from .problems import Notes, Report
 from .records import PLAIN, ReadOptions
 from .sample import Dataset
@@ -27,6 +28,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "convert",
+    "find_packed",
     "find_splits",
     "keep_classes",
     "read_dataset",
@@ -39,7 +41,8 @@ Format = Literal["voc", "coco", "yolo"]
 FORMATS: tuple[Format, ...] = ("voc", "coco", "yolo")
 
 READERS: dict[str, Callable[..., Dataset]] = {
-    "voc": read_voc, "coco": read_coco, "yolo": read_yolo, **dict.fromkeys(EXPORTS, read_export),
+    "voc": read_voc, "coco": read_coco, "yolo": read_yolo, "pack": read_pack,
+    **dict.fromkeys(EXPORTS, read_export),
 }  # fmt: skip
 ONCE = ReadOptions(repeats="drop")
 
@@ -65,9 +68,11 @@ def read_dataset(
     strict: raise the first of these instead.
     report: called with each problem instead of `notice`; the object or image concerned is left out.
 
-    What leaves out more images or objects than it reads is an error.
+    What leaves out more images or objects than it reads is an error. Of a pack, only training, which keeps repeats,
+    reads the packed images; others read the dataset that was packed.
     """
     notes = Notes(strict)
+    root = root if options.repeats == "keep" else find_packed(root)
     dataset = READERS[recognize(root)](root, splits, names, report=report or notes, options=options)
     if not dataset.names:
         raise DataError(f"{root}: no object in any annotation, and no list of classes such as classes.txt")
@@ -193,8 +198,10 @@ def convert(
 
 
 def recognize(root: str | Path) -> str:
-    """The format of a folder, or of one file, by what lies in it: "voc", "coco", "yolo", or a key of `EXPORTS`."""
+    """The format of a folder, or of one file, by its files: "voc", "coco", "yolo", "pack", or a key of `EXPORTS`."""
     root = Path(root)
+    if is_pack(root):
+        return "pack"
     if root.is_file():
         if (form := recognize_export(root)) is not None:
             return form
@@ -225,7 +232,7 @@ def recognize(root: str | Path) -> str:
 
 def find_splits(root: str | Path) -> list[str]:
     """The splits that a dataset has by its files; none of one JSON file, which needs none."""
-    root = Path(root)
+    root = Path(find_packed(root))
     form = recognize(root)
     if form == "voc":
         return list_voc_splits(root)
@@ -239,3 +246,12 @@ def find_splits(root: str | Path) -> list[str]:
         if names:
             return sorted(name[len(before) : len(name) - len(after)] for name in names)
     return []
+
+
+def find_packed(root: str | Path) -> str | Path:
+    """The dataset that a pack was made of; any other dataset is itself."""
+    if not is_pack(root):
+        return root
+    if not (source := Pack(root).source).exists():
+        raise MissingDataError(f"{source}: no such file or folder: the dataset of {root}, which is for training alone")
+    return source

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DataError
+
+if TYPE_CHECKING:
+    from .pack import Pack
 
 __all__ = ["Dataset", "Sample"]
 
@@ -34,6 +38,7 @@ class Sample:
         areas: (N,) float64 square pixels as COCO states them (of masks), or None: those of the boxes.
         left_out: the class of each object that a choice of classes left out.
         lost: other facts that the file states of the objects, each a class and a word: ("cat", "poses").
+        packed: pack and number of the image as training reads it; path, boxes and size are those of the original.
     """
 
     path: Path
@@ -45,6 +50,7 @@ class Sample:
     areas: NDArray[np.float64] | None = None
     left_out: Sequence[str] = ()
     lost: Sequence[tuple[str, str]] = ()
+    packed: "tuple[Pack, int] | None" = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)

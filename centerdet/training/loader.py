@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from ..codec import Targets, encode
-from ..errors import CenterdetError
-from ..images import load, resize
+from ..data.pack import read_image
+from ..errors import CenterdetError, ConfigError
 from .augment import Augment, Example
 from .mixture import Mixture
 
@@ -67,8 +67,9 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
 
     Args:
         cache_size: larger images are shrunk to this longer side (px) when read, and so are interpolated twice.
-        cache: keep the shrunk images in up to half of the free memory; the others are read again for every draw.
-        reading: called with the number of images in memory and the number of all images.
+        cache: keep the shrunk images in up to half of the free memory; the others are read again for every draw, and so
+            are packed images, which need no decoding.
+        reading: called with the number of images in memory and the number of all images that are not packed.
     """
 
     def __init__(
@@ -80,37 +81,39 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
         reading: Callable[[int, int], object] | None = None,
     ) -> None:
         self.mixture, self.augment, self.cache_size = mixture, augment, cache_size
-        self.cached: list[Example] = []
-        if cache:
+        self.cached: dict[int, Example] = {}
+        for pack in {sample.packed[0] for sample in mixture.samples if sample.packed}:
+            if pack.size < cache_size and max(map(max, pack.sizes)) > pack.size:
+                raise ConfigError(
+                    f"data: training reads images of up to {cache_size} px (1.25 times the largest of `sizes`), but "
+                    f"{pack.folder} has them at {pack.size} px: lower sizes, or pack again with --size {cache_size}"
+                )
+        files = [number for number, sample in enumerate(mixture.samples) if not sample.packed] if cache else []
+        if files:
             room = SHARE_OF_MEMORY * _free_memory()
             with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-                for example in pool.map(self._read, range(len(mixture.samples))):
+                for number, example in zip(files, pool.map(self._read, files), strict=True):
                     room -= example.image.nbytes
                     if room < 0:
                         pool.shutdown(cancel_futures=True)
                         break
-                    self.cached.append(example)
+                    self.cached[number] = example
                     if reading:
-                        reading(len(self.cached), len(mixture.samples))
+                        reading(len(self.cached), len(files))
 
     def __getitem__(self, draw: Draw) -> Example | CenterdetError:
         try:
-            example = self.cached[draw.sample] if draw.sample < len(self.cached) else self._read(draw.sample)
+            example = self.cached.get(draw.sample) or self._read(draw.sample)
         except CenterdetError as error:  # an exception raised in a worker would contain its whole traceback
             return error
         return self.augment(example, draw.size, np.random.default_rng(draw.seed))
 
     def _read(self, number: int) -> Example:
         sample = self.mixture.samples[number]
-        image = load(sample.path)
-        height, width = image.shape[:2]
-        scale = min(1.0, self.cache_size / max(height, width))
-        new = max(1, round(width * scale)), max(1, round(height * scale))
-        boxes = sample.boxes * np.array([new[0] / width, new[1] / height] * 2)
+        image, (height, width) = read_image(sample, self.cache_size)
+        boxes = sample.boxes * np.array([image.shape[1] / width, image.shape[0] / height] * 2)
         ignore = sample.difficult | sample.crowd
-        return Example(
-            resize(image, *new), boxes.astype(np.float32), sample.labels, ignore, self.mixture.labeled[number]
-        )
+        return Example(image, boxes.astype(np.float32), sample.labels, ignore, self.mixture.labeled[number])
 
 
 class _Steps(torch_data.Sampler[list[Draw]]):
