@@ -321,7 +321,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Detector, "stream_images", stopping)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 9])
+@pytest.mark.parametrize("count", [3, *(pytest.param(one, marks=pytest.mark.soak) for one in (0, 1, 9))])
 def test_resume_neither_repeats_nor_loses_anything(
     count: int, weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,7 @@ def test_kinds_are_either_errors_or_notes() -> None:
     assert CheckReport((), {}).ok
 
 
+@pytest.mark.soak
 def test_real_data(voc_root: Path) -> None:
     report = check(voc_root, {"extra": ["2012:extra"], "again": ["2012:extra"]})
     assert report.count() == {"in two splits": 170}

@@ -94,6 +94,7 @@ def test_what_cannot_be_split_is_named() -> None:
         split(Dataset([], ("a",)), {"train": 1})
 
 
+@pytest.mark.soak
 def test_on_real_data(voc_root: Path) -> None:
     data = read_voc(voc_root, ["2007:train"])
     parts = split(data, {"train": 0.9, "val": 0.1}, seed=3)

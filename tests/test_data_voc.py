@@ -328,6 +328,7 @@ def test_images_that_are_in_place_are_annotated_there(tmp_path: Path) -> None:
 COUNTS = {"2007:train": (2500, 7843, 1543), "2007:val": (2508, 7812, 1511), "2012:extra": (170, 649, 77)}
 
 
+@pytest.mark.soak
 def test_the_real_devkit(voc_root: Path, tmp_path: Path) -> None:
     for split, counts in COUNTS.items():
         samples = read_voc(voc_root, [split]).samples

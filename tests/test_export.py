@@ -27,14 +27,9 @@ from centerdet.runtimes.pytorch import Graph, PyTorchRuntime
 runner = CliRunner()
 
 
-@pytest.mark.parametrize(
-    ("suffix", "half"),
-    [
-        (".onnx", False),
-        (".xml", False),
-        *(pytest.param(one, True, marks=pytest.mark.soak) for one in (".onnx", ".xml")),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_files_equal_pytorch_on_photographs(suffix: str, half: bool) -> None:
     off = differences(suffix, half)
     assert off.boxes <= 0.05 and off.scores <= 1e-4 and off.images == 3 and off.detections > 100

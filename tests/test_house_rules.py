@@ -50,6 +50,7 @@ def nodes(paths: list[Path]) -> Iterator[tuple[str, str, ast.AST]]:
             yield name(path), f"{name(path)}:{getattr(node, 'lineno', 0)}", node
 
 
+@cache
 def called(node: ast.AST) -> str:
     """What a call calls, as written: `print`, `cv2.imread`; else an empty string."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -221,6 +222,7 @@ def test_importing_the_package_is_cheap() -> None:
     )
 
 
+@pytest.mark.soak
 def test_importing_everything_reaches_no_network() -> None:
     run_python(
         "import importlib, os, sys\n"

@@ -34,7 +34,7 @@ KINDS = ("pytorch", pytest.param("onnx", marks=pytest.mark.soak))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("threads", [None, 1])
+@pytest.mark.parametrize("threads", [None, pytest.param(1, marks=pytest.mark.soak)])
 def test_eight_threads_get_the_results_of_one(kind: str, threads: int | None) -> None:
     detector = load(kind, threads)
     alone = [detector.predict(image) for image in IMAGES]

@@ -252,7 +252,7 @@ def search(seeds: range) -> None:
             np.testing.assert_array_equal(result.recall, recall)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.integers(0, 2**32))
 def test_search_for_disagreements(start: int) -> None:
     search(range(start * 50, start * 50 + 50))

@@ -254,7 +254,7 @@ def search(seeds: range) -> None:
         agrees(problem, (0.5, 0.5, 0.3, 1.0, 0.01)[seed % 5])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32))
 def test_search_for_disagreements(start: int) -> None:
     search(range(start * 50, start * 50 + 50))

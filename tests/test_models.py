@@ -38,7 +38,9 @@ def _backward(network: Network, images: Tensor) -> None:
     sum(parts).backward()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(one, marks=pytest.mark.soak) if one == "vgg16" else one for one in BACKBONES]
+)
 def test_forward_and_a_gradient_to_every_parameter(backbone: str) -> None:
     network = _network(backbone)
     network.backbone.freeze(0)

@@ -60,8 +60,9 @@ def _run(tmp_path: Path, weights: Path, method: str, given: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("given", ["inherited", pytest.param("loaded in the child", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("given", ["inherited", "loaded in the child"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_answer_as_their_parent_does(tmp_path: Path, method: str, given: str) -> None:
     if method == "fork" and sys.platform != "linux":
         pytest.skip("forking is unsafe here")

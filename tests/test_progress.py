@@ -113,6 +113,7 @@ def test_tensorboard_reads_scalars_curves_and_images(validation: Evaluation, tmp
             assert count == reached and value == pytest.approx(curve.precision[reached - 1] if reached else 1)
 
 
+@pytest.mark.soak
 def test_a_resumed_training_writes_every_tenth_step_once(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
 

@@ -86,6 +86,7 @@ def test_demo_reaches_its_goal(tmp_path: Path) -> None:
     assert "goal: 0.9" in run_script("demo", "--out", tmp_path / "demo")
 
 
+@pytest.mark.soak
 @script_is("evaluate_voc")
 def test_evaluate_voc(script: ModuleType, devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "log.csv").write_text("step,heatmap_loss,box_loss\n10,3.0,1.0\n20,2.0,0.5\n")

@@ -108,7 +108,7 @@ def test_a_run_that_is_resumed_ends_like_an_undisturbed_one(data: Path, run: Pat
     assert not (out / "resumed.txt").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+@pytest.mark.parametrize("damage", ["flip", *(pytest.param(one, marks=pytest.mark.soak) for one in ("cut", "empty"))])
 def test_a_damaged_newest_state_is_passed_over_with_a_message(
     data: Path, run: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -128,6 +128,7 @@ def test_a_damaged_newest_state_is_passed_over_with_a_message(
     assert (run / "log.csv").read_text() == (out / "log.csv").read_text()
 
 
+@pytest.mark.soak
 def test_a_full_disk_leaves_a_run_that_resumes(data: Path, run: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
