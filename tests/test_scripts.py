@@ -207,6 +207,12 @@ def test_benchmark_training(devkit: Path) -> None:
 
 
 @pytest.mark.soak
+def test_benchmark_packing() -> None:
+    shown = run_script("benchmark_packing", "--images", 40, "--rounds", 1, "--steps", 10)
+    assert "pack: " in shown and " of memory" in shown
+
+
+@pytest.mark.soak
 def test_benchmark_serve() -> None:
     words = ("--threads", 1, "--requests", 4, "--rounds", 1, "--seconds", 0.5)
     assert "8 clients: " in run_script("benchmark_serve", *words)
