@@ -102,6 +102,8 @@ def keep_classes(sets: Sequence[Dataset], names: Sequence[str]) -> list[Dataset]
 
 
 def _keep(data: Dataset, order: tuple[str, ...]) -> Dataset:
+    if order == data.names:
+        return data
     new_label = np.array([order.index(name) if name in order else -1 for name in data.names], np.int64)
     samples = []
     for sample in data.samples:
