@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ def dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
     """
     paths = [os.path.abspath(sample.path) for sample in dataset.samples]
     folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    images = [
-        [Path(os.path.relpath(path, folder)).as_posix(), _digest(sample)]
+    images = [  # os.path.relpath would take as long as the digest
+        [path[len(folder) :].lstrip(os.sep).replace(os.sep, "/"), _digest(sample)]
         for path, sample in zip(paths, dataset.samples, strict=True)
     ]
     return {"names": list(dataset.names), "images": images}
