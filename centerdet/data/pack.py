@@ -52,6 +52,8 @@ def read_image(sample: Sample, longest: int) -> tuple[NDArray[np.uint8], tuple[i
     else:
         pack, number = sample.packed
         image, size = pack.read(number), pack.sizes[number]
+        if pack.size <= longest:
+            return image, size
     height, width = _shrink(size, longest).tolist()
     return resize(image, width, height), size
 
