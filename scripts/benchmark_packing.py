@@ -1,8 +1,8 @@
 """What packing a large training set saves: python scripts/benchmark_packing.py [--images 100000 --side 64]
 
-Drawn images are packed, then trained on from the pack, from memory, and from files, in a process each: seconds until
-the tenth step, without imports, and anonymous memory, which excludes the pages of mapped files. Then one process
-prepares batches from all three in turns: the ratio of the medians of its CPU time is what counts. Linux only.
+Drawn images are packed. One process prepares batches from the pack, from images in memory, and from files, in turns:
+the ratio of the medians is what counts. Then a training from each, in a process of its own: time until the tenth step,
+without imports, and anonymous memory, which excludes the pages of mapped files. All seconds are CPU time. Linux only.
 """
 
 import statistics
@@ -38,26 +38,26 @@ def measure_memory() -> float:
 
 
 def run_pack(data: Path, out: Path, side: int) -> tuple[float, float]:
-    """Seconds, and MiB at the end."""
-    start = time.perf_counter()
+    """CPU seconds, and MiB at the end."""
+    start = time.process_time()
     dataset = read_dataset(data, ["train"], options=ReadOptions("keep"))
     write_pack(dataset, data, ["train"], out, side * 5 // 4)
-    return time.perf_counter() - start, measure_memory()
+    return time.process_time() - start, measure_memory()
 
 
 def run_training(data: Path, cache: bool, epochs: float, side: int) -> tuple[float, float, float]:
-    """Seconds until the tenth step, and MiB then and at the end."""
+    """CPU seconds until the tenth step, and MiB then and at the end."""
     seen: list[tuple[float, float]] = []
 
     def follow(_: object) -> None:
-        seen.append((time.perf_counter() - start, measure_memory()))
+        seen.append((time.process_time() - start, measure_memory()))
 
     with tempfile.TemporaryDirectory() as out:
         config = TrainConfig.of(
             data=data, out=out, val=(), sizes=(side,), batch=BATCH, threads=1, device="cpu", backbone_weights="none",
             channels=16, freeze=3, epochs=epochs, cache_images=cache, checkpoint_every=10**6,
         )  # fmt: skip
-        start = time.perf_counter()
+        start = time.process_time()
         train(config, progress=follow)
     return seen[0][0], seen[0][1], seen[-1][1]
 
@@ -105,14 +105,14 @@ def main(
             seconds, memory = run_alone(run_pack, folder / "data", folder / "pack", side)
             size = (folder / "pack" / "images.bin").stat().st_size / 2**20
             print(f"packing: {seconds:.0f} s, {memory:.0f} MiB of memory; {size:.0f} MiB on disk", flush=True)
+        medians = run_alone(run_loaders, folder, side, rounds)
+        for name, seconds in medians.items():
+            rate = f"{10 * BATCH / seconds:.0f} images per second prepared"
+            print(f"{name}: {rate}, {medians['memory'] / seconds:.2f} of memory", flush=True)
         for name, (source, cache) in SOURCES.items():
             seconds, first, last = run_alone(run_training, folder / source, cache, steps * BATCH / images, side)
             after = f"{first:.0f} MiB there, {last:.0f} MiB at step {steps}"
             print(f"{name}: {seconds:.1f} s to step 10, {after}", flush=True)
-        medians = run_alone(run_loaders, folder, side, rounds)
-        for name, seconds in medians.items():
-            rate = f"{10 * BATCH / seconds:.0f} images per CPU second prepared"
-            print(f"{name}: {rate}, {medians['memory'] / seconds:.2f} of memory")
 
 
 if __name__ == "__main__":
