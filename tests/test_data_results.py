@@ -325,5 +325,5 @@ def test_joining_and_thresholds() -> None:
     found = Results.join([none, one, none, one])
     assert found.images.tolist() == [1, 1, 3, 3]
     assert np.array_equal(found.boxes[:2].astype(np.float32), boxes) and found.boxes.dtype == np.float64
-    assert found.reaching(0.5).images.tolist() == [1, 3]
+    assert found.keep(found.scores >= 0.5).images.tolist() == [1, 3]
     assert len(Results.join([]).scores) == 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 from tiny import tiny_detector
 
 from centerdet import Detections
-from centerdet.data.formats import read_dataset
+from centerdet.data.coco import write_coco
+from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.sample import Dataset, Sample
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
+from centerdet.data.yolo import write_yolo
 from centerdet.errors import DataError, ImageError
-from centerdet.evaluation.evaluation import evaluate, evaluate_detections, make_arrays
-from centerdet.evaluation.files import Results
+from centerdet.evaluation.evaluation import evaluate, evaluate_detections
+from centerdet.evaluation.files import Results, make_arrays
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,22 @@ def test_perfect_detections_score_one(dataset: Dataset) -> None:
     assert [row[0] for row in classes] == list(SHAPE_NAMES)
     assert mean[0] == "mean" and mean[1] == sum(row[1] for row in classes) == sum(len(s.boxes) for s in dataset.samples)
     assert mean[2:] == pytest.approx((100, 100))
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_coco])
+def test_classes_that_the_dataset_does_not_label_are_not_counted(
+    write: Callable[..., object], dataset: Dataset, tmp_path: Path
+) -> None:
+    """Streets where only vehicles have boxes: a person who is found there is no false positive."""
+    labeled = SHAPE_NAMES[1:]
+    write(keep_classes([dataset], labeled)[0], tmp_path, "val")
+    partly = read_dataset(tmp_path, ("val",), names=SHAPE_NAMES)
+    assert partly.unlabeled == SHAPE_NAMES[:1]
+    result = evaluate_detections(_perfect(dataset), partly)
+    assert f"not labeled in this dataset, so not counted: {SHAPE_NAMES[0]}" in result.protocol
+    assert len(result.results.labels) == len(result.arrays.gt_labels) > 0
+    assert result.voc.mean_ap == 1 and not result.confusion_matrix().matrix[-1].any()
+    assert read_dataset(tmp_path, ("val",)).unlabeled == ()
 
 
 def test_no_detections_score_zero_and_the_protocol_is_printed(dataset: Dataset) -> None:

@@ -87,7 +87,7 @@ def test_a_score_threshold_is_reported(tmp_path: Path) -> None:
     assert "score threshold 0.5;" in cut.protocol and f"warning: {cut.warning}" in str(cut)
     assert cut.results.scores.min() >= 0.5
     assert all(np.nan_to_num(cut.voc.ap) <= np.nan_to_num(whole.voc.ap))
-    foreign = evaluate_detections(detections.reaching(0.3), dataset)
+    foreign = evaluate_detections(detections.keep(detections.scores >= 0.3), dataset)
     assert foreign.warning is not None
     assert foreign.warning.startswith(f"the lowest of {len(foreign.results.scores)} scores is 0.3")
     assert evaluate_detections(Results.join([]), Dataset([], NAMES)).warning is None

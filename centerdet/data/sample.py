@@ -70,10 +70,12 @@ class Dataset:
     """Samples and the class names that their labels index, in the order of the source.
 
     `names` are the classes that are labeled in these images: any other class may be present without a box.
+    Of names that were asked for, the source's own list of classes does not have the `unlabeled`.
     """
 
     samples: Sequence[Sample]
     names: tuple[str, ...]
+    unlabeled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):

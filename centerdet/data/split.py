@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def split(
         dealt[part] += counts[group]
         part_of[members[group]] = part
     return {
-        name: Dataset([dataset.samples[number] for number in np.flatnonzero(part_of == part).tolist()], dataset.names)
+        name: replace(dataset, samples=[dataset.samples[number] for number in np.flatnonzero(part_of == part).tolist()])
         for part, name in enumerate(names)
     }
 

@@ -6,6 +6,7 @@ one the image is empty. `yolo_layout` reads where a dataset states its classes a
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def read_yolo(
                 kind = "missing annotation" if len(bare) == len(images) else "no label file"
                 report(Problem(kind, f"{layout.file}: {split}", what, "refused" if kind[0] == "m" else ""))
 
-    return assemble(items(), order, options, report)
+    return replace(
+        assemble(items(), order, options, report),
+        unlabeled=tuple(name for name in order if name not in layout.names.values()),
+    )
 
 
 def write_yolo(

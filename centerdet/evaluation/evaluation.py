@@ -20,7 +20,7 @@ from ..data.sample import Dataset
 from ..detections import Detections
 from ..errors import CenterdetError, DataError
 from ..metrics import CocoResult, VocMatch, VocResult
-from ..metrics.arrays import Arrays, box_area
+from ..metrics.arrays import Arrays
 from ..metrics.coco import evaluate as evaluate_coco
 from ..metrics.coco_curves import LIMITS
 from ..metrics.coco_index import evaluate_files
@@ -32,13 +32,13 @@ from ..metrics.statistics import Bootstrap, Comparison, bootstrap_ap, compare_mo
 from ..metrics.tide import ErrorKinds, error_kinds
 from ..metrics.voc import average, match_detections
 from ..text import format_percent, format_table, plural
-from .files import Results
+from .files import Results, make_arrays
 from .suspects import Suspect, describe
 
 if TYPE_CHECKING:
     from ..detector import Detector
 
-__all__ = ["Evaluation", "Suspect", "evaluate", "evaluate_detections", "make_arrays"]
+__all__ = ["Evaluation", "Suspect", "evaluate", "evaluate_detections"]
 
 USUAL_LIMIT = 100
 SUSPICIOUS_SCORE = 0.05  # detectors without a threshold score their worst detections far below
@@ -75,6 +75,7 @@ class Evaluation:
         results: the detections. arrays: the same with the ground truth, checked. match: by VOC's rules.
         score_threshold: detections below it were left out; 0: none were. tile: side in px of tiles, if any.
         coco_files: ground truth and results, if both are COCO files: `coco` reads them as pycocotools does.
+        unlabeled: classes that are not labeled in the dataset; their detections were left out.
     """
 
     voc: VocResult
@@ -86,6 +87,7 @@ class Evaluation:
     score_threshold: float = 0.0
     tile: int | None = None
     coco_files: tuple[Path, Path] | None = None
+    unlabeled: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -103,6 +105,7 @@ class Evaluation:
             f"{plural(self.num_images, 'image')}, {limit} detections each, {threshold}; "
             f"IoU >= {self.voc.iou_threshold:g}, best object even if taken, difficult ignored; "
             "voc-area: area under the curve (devkit of 2010 on), voc07-11pt: 11 points (2007)"
+            + (f"; not labeled in this dataset, so not counted: {', '.join(self.unlabeled)}" if self.unlabeled else "")
         )
 
     @property
@@ -271,28 +274,15 @@ def evaluate_detections(
             raise DataError(f"detections: names {list(wrong[0])}, the dataset has {list(dataset.names)}")
         detections = Results.join(detections)
     if score_threshold > 0:
-        detections = detections.reaching(score_threshold)
+        detections = detections.keep(detections.scores >= score_threshold)
+    if dataset.unlabeled:
+        unlabeled = [dataset.names.index(name) for name in dataset.unlabeled]
+        detections = detections.keep(~np.isin(detections.labels, unlabeled))
     arrays = make_arrays(detections, dataset)
     match = match_detections(arrays)
     paths = tuple(sample.path for sample in dataset.samples)
-    return Evaluation(average(arrays, match), tuple(dataset.names), paths, detections, arrays, match, score_threshold)
-
-
-def make_arrays(results: Results, dataset: Dataset) -> Arrays:
-    """Detections and the objects of a dataset as the metrics take them; VOC's rules ignore crowds as well."""
-    samples = dataset.samples
-    areas = [box_area(sample.boxes) if sample.areas is None else sample.areas for sample in samples]
-    crowd = np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)])
-    return Arrays.check(
-        results.boxes, results.scores, results.labels, results.images,
-        np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)]),
-        np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)]),
-        np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
-        gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)]) | crowd,
-        gt_crowd=crowd,
-        gt_area=np.concatenate([np.zeros(0), *areas]),
-        num_classes=len(dataset.names),
-    )  # fmt: skip
+    columns = average(arrays, match), tuple(dataset.names), paths, detections, arrays, match, score_threshold
+    return Evaluation(*columns, unlabeled=dataset.unlabeled)
 
 
 def _to_dict(result: Result) -> dict[str, Any]:

@@ -25,12 +25,14 @@ from ..data.voc_xml import from_corners, to_corners
 from ..detections import Detections
 from ..errors import AnnotationError, DataError
 from ..files import write_atomic
+from ..metrics.arrays import Arrays, box_area
 from ..text import nearest
 from .ids import index_names, list_ids, list_stems
 
 __all__ = [
     "Results",
     "is_results",
+    "make_arrays",
     "read_coco_results",
     "read_results",
     "read_voc_results",
@@ -66,12 +68,28 @@ class Results:
             np.repeat(np.arange(len(detections)), [len(one.scores) for one in detections]),
         )
 
-    def reaching(self, score_threshold: float) -> "Results":
-        """The detections with at least this score."""
-        kept = self.scores >= score_threshold
+    def keep(self, kept: NDArray[np.bool_]) -> "Results":
+        """The detections of a mask (D,)."""
         return replace(
             self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], images=self.images[kept]
         )
+
+
+def make_arrays(results: Results, dataset: Dataset) -> Arrays:
+    """Detections and the objects of a dataset as the metrics take them; VOC's rules ignore crowds as well."""
+    samples = dataset.samples
+    areas = [box_area(sample.boxes) if sample.areas is None else sample.areas for sample in samples]
+    crowd = np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)])
+    return Arrays.check(
+        results.boxes, results.scores, results.labels, results.images,
+        np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)]),
+        np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)]),
+        np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
+        gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)]) | crowd,
+        gt_crowd=crowd,
+        gt_area=np.concatenate([np.zeros(0), *areas]),
+        num_classes=len(dataset.names),
+    )  # fmt: skip
 
 
 def is_results(path: str | Path) -> bool:

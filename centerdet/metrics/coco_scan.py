@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +71,12 @@ def _parts(path: Path) -> Iterator[bytes]:
 def _typed_decoder() -> Callable[[bytes], Part] | None:
     """A decoder that makes no dicts, by msgspec where it is installed."""
     try:
-        import msgspec  # type: ignore[import-not-found, unused-ignore]
+        import msgspec
     except ImportError:
         return None
     fields = [("image_id", int), ("category_id", int), ("bbox", tuple[float, float, float, float]), ("score", float)]
-    record = msgspec.defstruct("Detection", fields, gc=False, forbid_unknown_fields=True)
-    decoder = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
+    record: Any = msgspec.defstruct("Detection", fields, gc=False, forbid_unknown_fields=True)
+    decoder = msgspec.json.Decoder(list[record])
 
     def decode(text: bytes) -> Part:
         try:

@@ -235,7 +235,7 @@ def _ignore(_: str) -> None:
 
 def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interrupt) -> Evaluation:
     """The evaluation; each process predicts a part of the images, and all return the result of the whole."""
-    part = Dataset(val.samples[group.rank :: group.world_size], val.names)
+    part = replace(val, samples=val.samples[group.rank :: group.world_size])
     evaluation = evaluate(detector, part, progress=interrupt.announce)
     if group.world_size == 1:
         return evaluation
