@@ -25,7 +25,8 @@ from centerdet.training.config import PRESETS, TrainConfig
 
 runner = CliRunner()
 COMMANDS = (
-    "train", "evaluate", "calibrate", "predict", "export", "bench", "serve", "check", "convert", "split", "download",
+    "train", "evaluate", "calibrate", "predict", "export", "bench", "serve", "check", "convert", "split", "pack",
+    "download",
 )  # fmt: skip
 TINY = ["--sizes", "64", "--channels", "16", "--backbone-weights", "none", "--val", "val"]
 TINY += ["--epochs", "1", "--batch", "4", "--val-every", "1"]

@@ -29,7 +29,7 @@ from .problems import Report
 from .records import PLAIN, ReadOptions
 from .sample import Dataset, Sample
 
-__all__ = ["Pack", "is_pack", "read_image", "read_pack", "write_pack"]
+__all__ = ["Pack", "is_pack", "read_pack", "read_sample", "write_pack"]
 
 FORMAT, LARGEST = "centerdet pack 1", 65_535  # px of a packed side
 IMAGES, LABELS, DRAFT, JOURNAL = "images.bin", "pack.safetensors", ".images.bin", ".journal"
@@ -44,7 +44,7 @@ ROW = struct.Struct("<3I")  # of the journal: height and width of the original i
 Rows = list[tuple[int, int, int]]
 
 
-def read_image(sample: Sample, longest: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def read_sample(sample: Sample, longest: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """An image, shrunk where its longer side is more than `longest` px, and its original (height, width)."""
     if sample.packed is None:
         image = load(sample.path)
@@ -189,7 +189,7 @@ def _write_images(dataset: Dataset, out: Path, size: int, progress: Callable[[in
         rows = _verify_draft(pixels, journal, key, size)
         while len(rows) < len(dataset):
             samples = dataset.samples[len(rows) : len(rows) + TOGETHER]
-            for image, (height, width) in pool.map(lambda sample: read_image(sample, size), samples):
+            for image, (height, width) in pool.map(lambda sample: read_sample(sample, size), samples):
                 pixels.write(image.data)
                 rows.append((height, width, zlib.crc32(image.data)))
             pixels.flush()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from ..codec import Targets, encode
-from ..data.pack import read_image
+from ..data.pack import read_sample
 from ..errors import CenterdetError, ConfigError
 from .augment import Augment, Example
 from .mixture import Mixture
@@ -110,7 +110,7 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
 
     def _read(self, number: int) -> Example:
         sample = self.mixture.samples[number]
-        image, (height, width) = read_image(sample, self.cache_size)
+        image, (height, width) = read_sample(sample, self.cache_size)
         boxes = sample.boxes * np.array([image.shape[1] / width, image.shape[0] / height] * 2)
         ignore = sample.difficult | sample.crowd
         return Example(image, boxes.astype(np.float32), sample.labels, ignore, self.mixture.labeled[number])
