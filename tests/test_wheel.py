@@ -15,8 +15,9 @@ import skimage
 import yaml
 
 import centerdet
+from centerdet.runtimes.weights import SHIPPED
 
-WEIGHTS = "centerdet/weights/voc_efficientnet_lite0.safetensors"
+WEIGHTS = {f"centerdet/weights/{file}" for file in SHIPPED.values()}
 CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 PREDICT = """
@@ -76,12 +77,12 @@ def test_wheel_holds_the_package_and_its_weights(built: Path) -> None:
         names = set(wheel.namelist())
         info = next(name for name in names if name.endswith(".dist-info/METADATA")).removesuffix("METADATA")
     assert {name.partition("/")[0] for name in names} == {"centerdet", info.rstrip("/")}
-    assert names >= {WEIGHTS, "centerdet/weights/NOTICE", "centerdet/py.typed", f"{info}licenses/LICENSE"}
+    assert names >= {*WEIGHTS, "centerdet/weights/NOTICE", "centerdet/py.typed", f"{info}licenses/LICENSE"}
     assert {Path(name).name for name in names if "/weights/" in name} == set(
         os.listdir(Path(__file__).parents[1] / "weights")
     )
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pth", ".pyc"))]
-    assert path.stat().st_size < 25e6
+    assert path.stat().st_size < 14e6
 
 
 def test_sdist_holds_what_the_clone_does_and_nothing_else(built: Path) -> None:

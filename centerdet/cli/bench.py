@@ -19,7 +19,7 @@ __all__ = ["bench"]
 
 def bench(
     weights: Annotated[
-        list[str], typer.Argument(help="shipped name (voc), weights file or exported file (repeatable)")
+        list[str], typer.Argument(help="shipped name (voc, voc-all), weights file or exported file (repeatable)")
     ],
     image: Annotated[
         Path | None, typer.Option(help="image to predict; default: a generated one", dir_okay=False)

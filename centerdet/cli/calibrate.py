@@ -24,7 +24,7 @@ FLOORS = (0.0, 0.05, 0.3)
 
 
 def calibrate(
-    weights: Annotated[str, typer.Argument(help="shipped name (voc) or .safetensors weights")],
+    weights: Annotated[str, typer.Argument(help="shipped name (voc, voc-all) or .safetensors weights")],
     data: Annotated[Path, typer.Option(help="folder or file of the dataset")],
     split: Annotated[
         list[str] | None, typer.Option(help="split to fit on; not used in training the detector (repeatable)")

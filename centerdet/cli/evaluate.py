@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..data.coco import COCO_FILES
-from ..data.formats import find_splits, read_dataset, recognize
+from ..data.formats import find_packed, find_splits, read_dataset, recognize
 from ..data.problems import Notes, Problem
 from ..data.records import ReadOptions
 from ..data.sample import Dataset
@@ -108,7 +108,7 @@ def evaluate(
     notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
     for line in notes.lines():
         warn(line)
-    ids = list(annotations or []) or _annotations(data, splits)
+    ids = list(annotations or []) or _annotations(Path(find_packed(data)), splits)
     results = []
     for source in sources:
         if isinstance(source, Path):

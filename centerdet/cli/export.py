@@ -23,7 +23,7 @@ CALIBRATED = 100  # images at most: more hardly change the ranges
 
 
 def export(
-    weights: Annotated[str, typer.Argument(help="shipped name (voc) or .safetensors weights")],
+    weights: Annotated[str, typer.Argument(help="shipped name (voc, voc-all) or .safetensors weights")],
     out: Annotated[
         Path, typer.Option(help="file to write: NAME.onnx, or NAME.xml with NAME.bin beside it", callback=in_a_folder)
     ],

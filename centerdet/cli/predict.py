@@ -31,7 +31,7 @@ Originals: TypeAlias = dict[Identity | int | str, int | str]
 
 
 def predict(
-    weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
+    weights: Annotated[str, typer.Argument(help="a shipped name (voc, voc-all) or a weights file")],
     sources: Annotated[
         list[str],
         typer.Argument(

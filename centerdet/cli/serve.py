@@ -16,7 +16,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    weights: Annotated[str, typer.Argument(help="a shipped name (voc) or a weights file")],
+    weights: Annotated[str, typer.Argument(help="a shipped name (voc, voc-all) or a weights file")],
     host: Annotated[
         str, typer.Option(help="address to listen on; 0.0.0.0: all addresses of this machine")
     ] = "127.0.0.1",

@@ -32,7 +32,7 @@ __all__ = [
     "write_tensors",
 ]
 
-SHIPPED = {"voc": "voc_efficientnet_lite0.safetensors"}
+SHIPPED = {"voc": "voc_efficientnet_lite0.safetensors", "voc-all": "voc_all_efficientnet_lite0.safetensors"}
 """Names of the detectors that the package ships, and their files."""
 
 MAX_FILE, MAX_HEADER = 4 * 2**30, 8 * 2**20  # bytes; a training state of a ResNet-50 has 0.4 GiB and 0.2 MiB
