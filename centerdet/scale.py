@@ -66,7 +66,9 @@ def predict_dataset(
         out: a folder that every machine sees.
         actors: processes with a detector and one CPU thread each; by default as many as the cores or GPUs allow.
         shard_size: images per shard; a process that is killed loses at most as many.
-        score_threshold, tile, overlap: see `Detector.predict`.
+        score_threshold: see `Detector.predict`, as for the next two.
+        tile: side in px of tiles.
+        overlap: of tiles.
         num_gpus: each actor's share of a GPU; 0: CPU only.
         progress: called after each shard.
 
@@ -173,7 +175,7 @@ def _run_actors(
         _Predictor,
         fn_constructor_args=arguments,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(actors, len(shards))),
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(shards)), max_tasks_in_flight_per_actor=1),
         num_cpus=1,
         num_gpus=num_gpus,
     )  # Ray Data restarts a killed actor, and runs its task again
