@@ -207,4 +207,6 @@ def test_promises_name_tests_that_exist() -> None:
         code = (ROOT / "tests" / file).read_text(encoding="utf-8")
         match = re.search(rf"((?:^[^\n]+\n)*)^def {test}\(", code, re.MULTILINE) if test else re.search("()", code)
         assert match, f"{file}::{test}"
-        assert not test or bool(soak) == bool(re.search(r"^(@pytest\.mark\.soak|@soak)$", match[1], re.MULTILINE)), test
+        whole_file = re.search(r"^pytestmark = \[\n    pytest\.mark\.soak,$", code, re.MULTILINE)
+        marked = whole_file or re.search(r"^(@pytest\.mark\.soak|@soak)$", match[1], re.MULTILINE)
+        assert not test or bool(soak) == bool(marked), test

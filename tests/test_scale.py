@@ -277,3 +277,13 @@ def test_ray_listens_on_this_machine_only_and_ends_with_the_run(paths: list[str]
     assert addresses == {"127.0.0.1"}
     _, alive = psutil.wait_procs(me.children(recursive=True), timeout=60)
     assert alive == []
+
+
+def test_the_benchmark_compares_loop_and_actors(images: Dataset, tmp_path: Path) -> None:
+    for sample in images.samples[:3]:
+        shutil.copy(sample.path, tmp_path)
+    script = Path(__file__).parents[1] / "scripts" / "benchmark_ray.py"
+    command = [sys.executable, script, exported(), tmp_path, "--actors", "1", "--shards", "3", "--shard-size", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "plain loop" in done.stdout and "1 actors" in done.stdout

@@ -66,7 +66,7 @@ def run_script(name: str, *words: object) -> str:
 
 def test_every_script_is_run_by_a_test() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    runs = ('script_is("{}")', 'run_script("{}"', "import {}\n")
+    runs = ('script_is("{}")', 'run_script("{}"', "import {}\n", '"scripts" / "{}.py"')
     scripts = {path.stem for path in SCRIPTS.glob("*.py")}
     assert {name for name in scripts if not any(run.format(name) in text for run in runs)} == set()
 
