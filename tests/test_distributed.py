@@ -58,8 +58,8 @@ def _tensors(out: Path, file: str) -> dict[str, Tensor]:
     return read_tensors(out / file)[0]
 
 
-# SGD: Adam divides by the gradient, so that rounding alone moves weights whose gradient is next to nothing. At a rate of
-# 1e-4, differences of rounding grow 400-fold from step 4 to step 16.
+# SGD: Adam divides by the gradient, so that rounding alone moves weights whose gradient is next to nothing. At a rate
+# of 1e-4, differences of rounding grow 400-fold from step 4 to step 16.
 COMMON = '"val": ["val"], "val_every": 1, "checkpoint_every": 1, "optimizer": "sgd", "lr": 1e-5, "backbone_lr": 1e-5'
 
 
