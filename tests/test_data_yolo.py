@@ -247,3 +247,9 @@ def test_a_copy_of_real_data_is_what_supervision_reads(voc_root: Path, tmp_path:
         found = theirs.annotations[str(sample.path)]
         np.testing.assert_allclose(found.xyxy, sample.boxes, rtol=0, atol=0.01)
         np.testing.assert_array_equal(found.class_id, sample.labels)
+
+
+def test_a_folder_longer_than_a_file_system_allows_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(f'path: "{"9" * 400}"\ntrain: images/train\nnames: [a]\n')
+    with pytest.raises(DataError, match="no such folder or list"):
+        read_yolo(tmp_path, ["train"])

@@ -165,7 +165,7 @@ def _find_source(layout: Layout, finder: Finder, source: str, where: str) -> Pat
     def test(path: str) -> bool:
         return os.path.isdir(path) or (path.endswith(".txt") and os.path.isfile(path))
 
-    if not finder.is_inside(str(layout.top)) and (path := layout.root / source).exists() and test(str(path)):
+    if not finder.is_inside(str(layout.top)) and os.path.exists(path := layout.root / source) and test(str(path)):
         return path  # `path:` is of another machine
     return finder.find(source, dict.fromkeys([layout.top, layout.root]), where, test=test)  # type: ignore[arg-type]
 
@@ -183,7 +183,7 @@ def _list_images(layout: Layout, split: str, finder: Finder, report: Report) -> 
         if path is None:
             hint = ": pass --val '' to train without validation" if split == "val" else ""
             raise MissingDataError(f"{file}: {split}: no such folder or list {layout.top / source}{hint}")
-        if path.is_dir():
+        if os.path.isdir(path):
             images += [(str(image), image) for image in find_images(path, report)]
             continue
         folders = list(dict.fromkeys([path.parent, layout.top, layout.root]))

@@ -105,7 +105,7 @@ def _read_yaml(file: Path) -> Layout:
     shape = described.get("kpt_shape")
     sides = shape if isinstance(shape, list) and len(shape) == 2 else [0, 0]
     keypoints = sides[0] * sides[1] if all(type(side) is int and side > 0 for side in sides) else 0
-    return Layout(file, file.parent, top if top.is_dir() else file.parent, names, sources, keypoints)
+    return Layout(file, file.parent, top if os.path.isdir(top) else file.parent, names, sources, keypoints)
 
 
 def _read_darknet(file: Path) -> Layout:
@@ -127,7 +127,7 @@ def _find_folders(root: Path) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {}
     for top in (".", "images"):
         for name in SPLITS:
-            if (root / top / name).is_dir():
+            if os.path.isdir(root / top / name):
                 splits.setdefault(name, []).append(os.path.normpath(os.path.join(top, name)))
         for name in SPLITS:
             if os.path.isfile(root / top / f"{name}.txt"):
