@@ -6,7 +6,6 @@ Category ids may be sparse and in any order: the order of the file's categories 
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,7 @@ def read_coco(
             finder = Finder(top if image_dir is None else Path(image_dir), options.allow_outside, report)
             yield from _read_items(file, content, known, finder, folders, options, report)
 
-    labeled = {name for known in categories for name in known.values()}
-    unlabeled = tuple(name for name in order if name not in labeled)
-    return replace(assemble(items(), order, options, report), unlabeled=unlabeled)
+    return assemble(items(), order, options, report, (name for known in categories for name in known.values()))
 
 
 def write_coco(

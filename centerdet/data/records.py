@@ -102,8 +102,14 @@ class Item:
     fractions: bool = False
 
 
-def assemble(items: Iterable[Item], names: Sequence[str], options: ReadOptions, report: Report) -> Dataset:
-    """The dataset of these images, without the images and objects that are reported as left out."""
+def assemble(
+    items: Iterable[Item],
+    names: Sequence[str],
+    options: ReadOptions,
+    report: Report,
+    listed: Iterable[str] | None = None,
+) -> Dataset:
+    """The dataset of these images, without those and the objects reported as left out; listed: the source's classes."""
     index = {name: label for label, name in enumerate(names)}
     samples: list[Sample] = []
     seen: dict[str, Sample | None] = {}
@@ -118,7 +124,8 @@ def assemble(items: Iterable[Item], names: Sequence[str], options: ReadOptions, 
         sample = _build(item, index, options, report)
         seen[path] = sample
         samples += [sample] if sample is not None else []
-    return Dataset(samples, tuple(names))
+    labeled = set(names if listed is None else listed)
+    return Dataset(samples, tuple(names), tuple(name for name in names if name not in labeled))
 
 
 def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: Report) -> Sample | None:

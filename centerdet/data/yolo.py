@@ -6,7 +6,6 @@ one the image is empty. `yolo_layout` reads where a dataset states its classes a
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,7 @@ def read_yolo(
                 kind = "missing annotation" if len(bare) == len(images) else "no label file"
                 report(Problem(kind, f"{layout.file}: {split}", what, "refused" if kind[0] == "m" else ""))
 
-    return replace(
-        assemble(items(), order, options, report),
-        unlabeled=tuple(name for name in order if name not in layout.names.values()),
-    )
+    return assemble(items(), order, options, report, layout.names.values())
 
 
 def write_yolo(
