@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import onnx
+import safetensors.numpy
 import torch
 import typer
 from PIL import Image
@@ -37,6 +38,7 @@ from PIL import Image
 from centerdet import Detector
 from centerdet.cli.journal import Journal
 from centerdet.data.formats import convert, find_splits, read_dataset
+from centerdet.data.pack import _checksum, read_pack, read_sample, write_pack
 from centerdet.data.sample import Dataset
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detections import Detections
@@ -111,6 +113,13 @@ class Hang(BaseException):
     """A case has used `SECONDS`; no reader may catch it."""
 
 
+def _ignore(_: object) -> None: ...
+
+
+def _stop(*_: object) -> None:
+    raise Hang
+
+
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +173,36 @@ def read_results(root: Path) -> None:
     dataset = read_dataset(root / "data", ["train"], notice=_ignore)
     read_coco_results(root / "results.json", dataset, annotations, notice=_ignore)
     COCO(annotations[0]).loadRes(root / "results.json")
+
+
+def pack(root: Path, out: str, progress: Callable[[int], object] = _ignore) -> None:
+    data = root / "data"
+    write_pack(read_dataset(data, ["train"], notice=_ignore), data, ["train"], root / out, 24, progress=progress)
+
+
+def make_pack(root: Path) -> None:
+    make_dataset(root / "data")
+    pack(root, "pack")
+
+
+def read_packed(root: Path) -> None:
+    for sample in read_pack(root / "pack", ["train"]).samples:
+        read_sample(sample, 20)
+
+
+def make_draft(root: Path) -> None:
+    """A complete pack, and one that was stopped."""
+    make_pack(root)
+    (root / "pack").rename(root / "whole")
+    with suppress(Hang):
+        pack(root, "pack", _stop)
+
+
+def continue_draft(root: Path) -> None:
+    pack(root, "pack")
+    for path in (root / "whole").iterdir():
+        if (root / "pack" / path.name).read_bytes() != path.read_bytes():
+            raise ValueError(f"{path.name} differs from that of a pass without a stop")
 
 
 def network() -> Network:
@@ -265,6 +304,19 @@ def repair_tensors(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + tensors
 
 
+def repair_pack(content: bytes) -> bytes:
+    """The labels of a pack with the right length of their header and checksum, where they can be read."""
+    end = content.rfind(b"}}", 0, 200_000) + 2
+    try:
+        fields = json.loads(json.loads(content[8:end])["__metadata__"]["pack"])
+        fields.pop("crc32", None)
+        tensors = safetensors.numpy.load((end - 8).to_bytes(8, "little") + content[8:end] + content[end:].lstrip(b" "))
+        fields["crc32"] = _checksum(fields, tensors)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError, safetensors.SafetensorError):
+        return content
+    return safetensors.numpy.save(tensors, {"pack": json.dumps(fields)})
+
+
 def repair_onnx(content: bytes) -> bytes:
     """The file with the right checksum in its last entry."""
     return seal(content[: max(0, content.rfind(b"crc32") - 4)], {})
@@ -295,6 +347,8 @@ READERS = {
     ),
     "onnx": Reader(make_onnx, "*.onnx", lambda root: OnnxRuntime.load(root / "model.onnx", threads=1), (), repair_onnx),
     "checkpoint": Reader(make_checkpoint, "*.safetensors", read_checkpoint, META, repair_tensors, cases=20),
+    "pack": Reader(make_pack, "pack/*", read_packed, META, repair_pack),
+    "draft": Reader(make_draft, "pack/.*", continue_draft),
     "log": Reader(make_log, "*", read_log, (b"step,", b"10,,,,,,,\n")),
     "journal": Reader(make_journal, ".predict.jsonl", read_journal, (b"{}\n", b"[]\n", b'{"source": 1}\n', b"1\n")),
 }  # fmt: skip
@@ -400,13 +454,6 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
-
-
-def _ignore(_: object) -> None: ...
-
-
-def _stop(*_: object) -> None:
-    raise Hang
 
 
 def fuzz(name: str, cases: int, seed: int = 0, out: Path | None = None, only: bytes | None = None) -> Outcome:

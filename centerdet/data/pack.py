@@ -193,7 +193,7 @@ def _write_images(dataset: Dataset, out: Path, size: int, progress: Callable[[in
                 pixels.write(image.data)
                 rows.append((height, width, zlib.crc32(image.data)))
             pixels.flush()
-            journal.write(b"".join(ROW.pack(*row) for row in rows[-len(samples) :]))
+            journal.write(b"".join(_seal(row) for row in rows[-len(samples) :]))
             journal.flush()
             progress(len(rows))
         os.fsync(pixels.fileno())
@@ -203,10 +203,12 @@ def _write_images(dataset: Dataset, out: Path, size: int, progress: Callable[[in
 def _verify_draft(pixels: BinaryIO, journal: BinaryIO, key: bytes, size: int) -> Rows:
     """The rows of a draft of the same data up to the first damaged image; what follows is cut off."""
     rows: Rows = []
-    length = 0
+    length, sealed = 0, ROW.size + 4
     if journal.read(len(key)) == key:
-        while len(row := journal.read(ROW.size)) == ROW.size:
-            height, width, checksum = ROW.unpack(row)
+        while len(row := journal.read(sealed)) == sealed:
+            height, width, checksum = ROW.unpack(row[: ROW.size])
+            if row != _seal((height, width, checksum)):
+                break
             image = pixels.read(3 * int(_shrink((height, width), size).prod()))
             if zlib.crc32(image) != checksum:
                 break
@@ -216,8 +218,14 @@ def _verify_draft(pixels: BinaryIO, journal: BinaryIO, key: bytes, size: int) ->
     pixels.seek(length)
     journal.seek(0)
     journal.write(key)
-    journal.truncate(journal.seek(len(key) + ROW.size * len(rows)))
+    journal.truncate(journal.seek(len(key) + sealed * len(rows)))
     return rows
+
+
+def _seal(row: tuple[int, int, int]) -> bytes:
+    """The journal's row, and its own CRC-32."""
+    content = ROW.pack(*row)
+    return content + zlib.crc32(content).to_bytes(4, "little")
 
 
 def _labels(dataset: Dataset, rows: Rows, fields: dict[str, Any]) -> bytes:
