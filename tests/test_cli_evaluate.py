@@ -65,6 +65,16 @@ def test_a_coco_results_file_uses_the_ids_of_the_dataset(folder: Path) -> None:
     assert {shown.partition("\nCOCO\n")[0].rstrip() for shown, _ in tables} == {tables[2][0].rstrip()}
 
 
+def test_what_is_repaired_in_results_is_one_line_of_warning(folder: Path, tmp_path: Path) -> None:
+    records = json.loads((folder / "first.json").read_bytes())
+    file = tmp_path / "from_zero.json"
+    file.write_text(json.dumps([record | {"category_id": record["category_id"] - 1} for record in records]))
+    shown, complaints = run(file, "--data", folder / "coco", "--split", "val")
+    assert complaints.startswith(f"warning: {file}: category ids count from 0") and complaints.count("\n") == 1
+    first, _ = run(folder / "first", "--data", folder / "coco", "--split", "val")
+    assert shown.startswith(first.rstrip())
+
+
 def test_details_comparison_and_rules_are_shown(folder: Path) -> None:
     shown, _ = run(
         folder / "first", "--data", folder / "voc", "--split", "val",

@@ -89,6 +89,16 @@ def test_nothing_prints_but_the_consoles_of_the_commands() -> None:
     assert [at for _, at, node in nodes(PACKAGE) if called(node) == "print"] == []
 
 
+def test_the_consoles_print_text_as_it_is() -> None:
+    """Rich's `print` takes `[/data]` in a path for markup and wraps lines: `out` does neither, but prints no tables."""
+    printed = [
+        ast.unparse(node)
+        for _, _, node in nodes(PACKAGE)
+        if isinstance(node, ast.Call) and re.fullmatch(r"(console|errors)\.print", called(node))
+    ]
+    assert printed == ["console.print(table, markup=False)"]
+
+
 def test_only_images_opens_images() -> None:
     doors = re.compile(r"(.*\.)?(imread|imreadmulti|imdecode|read_image|decode_image|decode_jpeg)|(PIL\.)?Image\.open")
     found = [

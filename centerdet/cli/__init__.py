@@ -40,7 +40,7 @@ for _command in (train, evaluate, calibrate, predict, export, bench, serve, chec
 
 def _print_version(asked: bool) -> None:
     if asked:
-        console.print(__version__)
+        console.out(__version__)
         raise typer.Exit
 
 
@@ -58,5 +58,5 @@ def main() -> None:
     try:
         app(prog_name="centerdet")
     except (CenterdetError, OSError) as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        errors.out(f"error: {error}")
         sys.exit(1)

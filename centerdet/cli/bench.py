@@ -1,6 +1,5 @@
 """`centerdet bench`: latency, memory and cold start of weights files, side by side."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,10 +8,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ..files import write_atomic
 from ..text import format_table
-from .options import Device, in_a_folder
-from .show import bar, console
+from .options import Device, Json
+from .show import bar, console, write_json
 
 __all__ = ["bench"]
 
@@ -31,9 +29,7 @@ def bench(
     export: Annotated[
         bool, typer.Option("--export/--no-export", help="also export weights for the other installed runtimes")
     ] = True,
-    json_file: Annotated[
-        str, typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder)
-    ] = "",
+    json_file: Json = "",
     device: Device = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
@@ -73,16 +69,11 @@ def bench(
         "runs": runs,
         "timings": [{**one.to_dict(), "weights": _strip(one.weights, folder)} for one in timings],
     }
-    if json_file == "-":
-        console.print(json.dumps(result, indent=1), markup=False, soft_wrap=True)
+    if write_json(json_file, result):
         return
-    if json_file:
-        write_atomic(json_file, json.dumps(result, indent=1).encode())
     rows = [(_strip(one.weights, folder), *one.row()[1:]) for one in timings]
-    console.print(format_table(COLUMNS, rows), markup=False, soft_wrap=True)
-    console.print(
-        f"image of {pixels.shape[1]} x {pixels.shape[0]} px, {runs} runs in turns", markup=False, soft_wrap=True
-    )
+    console.out(format_table(COLUMNS, rows))
+    console.out(f"image of {pixels.shape[1]} x {pixels.shape[0]} px, {runs} runs in turns")
 
 
 def _count_cpus() -> int:

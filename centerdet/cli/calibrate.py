@@ -93,11 +93,11 @@ def calibrate(
     )  # fmt: skip
     columns = ("class", "detected", "map", "weight", "best F1 at", "precision 0.9 at")
     cells = [(name, f"{n}", kind, *(f"{one:.2f}" for one in numbers)) for name, n, kind, *numbers in classes]
-    _print(format_table(columns, cells))
+    console.out(format_table(columns, cells))
     columns = ("calibration error (%)", "min score", "D-ECE before", "after", "class mean before", "after")
-    _print(format_table(columns, rows))
-    _print(f"IoU >= 0.5, difficult ignored, {BINS} bins of equal width; before: raw scores")
-    _print(f"{out}: calibrated on {source}")
+    console.out(format_table(columns, rows))
+    console.out(f"IoU >= 0.5, difficult ignored, {BINS} bins of equal width; before: raw scores")
+    console.out(f"{out}: calibrated on {source}")
 
 
 def _rows(name: str, result: Evaluation, calibrated: NDArray[np.float64]) -> list[tuple[str, ...]]:
@@ -109,7 +109,3 @@ def _rows(name: str, result: Evaluation, calibrated: NDArray[np.float64]) -> lis
         values = (before.d_ece, after.d_ece, before.class_mean, after.class_mean)
         rows.append((name, f"{floor:g}", *(format_percent(100 * one) for one in values)))
     return rows
-
-
-def _print(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

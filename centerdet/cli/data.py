@@ -85,7 +85,7 @@ def check(
         for number in follow(range(len(opened.sizes)), description="pack"):
             opened.read(number)
         if not (quiet or as_json):
-            errors.print(f"{root}: {plural(len(opened.sizes), 'image')}, all checksums correct", soft_wrap=True)
+            errors.out(f"{root}: {plural(len(opened.sizes), 'image')}, all checksums correct")
     data = [Path(find_packed(root)) for root in data]
     splits = {one: [one] for one in split} if split else None
     options = ReadOptions(rescale=rescale, allow_outside=allow_outside, progress=follow_reading(hidden))

@@ -1,6 +1,5 @@
 """`centerdet evaluate`: AP by both VOC protocols and diagnoses, of a detector or of detections from a file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from ..evaluation.files import is_results, read_results, write_results
 from ..evaluation.suspects import check_place, write_suspects
 from ..files import write_atomic
 from .evaluation_tables import show_classes, show_comparison, show_details, show_steps
-from .options import Device, Outside, Overlap, Rescale, Strict, Tile, follow_reading, in_a_folder, tiling
-from .show import bar, console, errors, warn
+from .options import Device, Json, Outside, Overlap, Rescale, Strict, Tile, follow_reading, in_a_folder, tiling
+from .show import bar, errors, warn, write_json
 
 if TYPE_CHECKING:
     from ..detector import Detector
@@ -42,9 +41,7 @@ def evaluate(
         bool, typer.Option("--details", help="also print intervals, sizes, operating points, errors, label errors")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="explain why VOC and COCO AP differ")] = False,
-    json_file: Annotated[
-        str, typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder)
-    ] = "",
+    json_file: Json = "",
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="write the AP per class as CSV", callback=in_a_folder, dir_okay=False)
     ] = None,
@@ -82,7 +79,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
 ) -> None:
     """Print the AP of each class and the mean AP, by both VOC protocols."""
-    splits, tiles = split or [], tiling(tile, overlap)
+    data, splits, tiles = Path(find_packed(data)), split or [], tiling(tile, overlap)
     if report:
         from ..report.page import check_folder
 
@@ -108,13 +105,12 @@ def evaluate(
     notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
     for line in notes.lines():
         warn(line)
-    ids = list(annotations or []) or _annotations(Path(find_packed(data)), splits)
+    ids = list(annotations or []) or _annotations(data, splits)
     results = []
     for source in sources:
         if isinstance(source, Path):
-            detections = read_results(
-                source, dataset, split=splits[0].rpartition(":")[2] if splits else None, annotations=ids
-            )
+            split_name = splits[0].rpartition(":")[2] if splits else None
+            detections = read_results(source, dataset, split=split_name, annotations=ids, notice=warn)
             one = evaluate_detections(detections, dataset, score_threshold=score_threshold)
             exact = source.suffix == ".json" and not annotations and len(ids) == 1
             results.append(replace(one, coco_files=(ids[0], source)) if exact else one)
@@ -135,16 +131,11 @@ def evaluate(
 
         where = ", ".join([data.resolve().name, *splits])
         write_report(report, build_report(result, detector=weights, dataset=where, against=other, second=against))
-        errors.print(f"report: {report / 'report.html'}", markup=False, soft_wrap=True)
+        errors.out(f"report: {report / 'report.html'}")
     if csv_file:
         write_atomic(csv_file, result.to_csv().encode())
-    if json_file:
-        plain = result.to_dict(details=details, rules=compare, against=other)
-        text = json.dumps(plain, indent=1)
-        if json_file == "-":
-            console.print(text, markup=False, soft_wrap=True)
-            return
-        write_atomic(json_file, text.encode())
+    if json_file and write_json(json_file, result.to_dict(details=details, rules=compare, against=other)):
+        return
     show_classes(result)
     if details:
         show_details(result)

@@ -27,9 +27,9 @@ def _show(title: str, columns: Sequence[str], rows: Rows, note: str = "") -> Non
         console.print(table, markup=False)
     else:
         text = format_table(columns, rows)
-        console.print("\n".join(([f"\n{title}"] if title else []) + [text]), markup=False, soft_wrap=True)
+        console.out("\n".join(([f"\n{title}"] if title else []) + [text]))
     if note:
-        console.print(note, markup=False, soft_wrap=True)
+        console.out(note)
 
 
 def show_classes(result: Evaluation) -> None:
@@ -125,7 +125,7 @@ def show_steps(result: Evaluation) -> None:
         ],
     )
     for step in steps:
-        console.print(f"{step.rules}: {step.why}.", markup=False, soft_wrap=True)
+        console.out(f"{step.rules}: {step.why}.")
 
 
 def show_comparison(result: Evaluation, other: Evaluation, first: str, second: str) -> None:
@@ -149,7 +149,7 @@ def show_comparison(result: Evaluation, other: Evaluation, first: str, second: s
     if not np.isnan(p_value):
         verdict = "more than chance" if p_value < 1 - comparison.confidence else "not significant"
         text = f"The difference in mean voc-area is {verdict} on these images (p = {p_value:.3f})."
-        console.print(text, markup=False, soft_wrap=True)
+        console.out(text)
 
 
 def _bootstrap_note(result: Bootstrap | Comparison) -> str:

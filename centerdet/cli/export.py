@@ -75,7 +75,8 @@ def export(
     options = {"form": form, "images": images or (), "license_name": license_name}
     if not int8:
         differences = write(weights, out, half=half, **options)  # type: ignore[arg-type]
-        _print(f"{out}: differs from PyTorch by {differences}", quiet)
+        if not quiet:
+            console.out(f"{out}: differs from PyTorch by {differences}")
         return
     from ..quantization import quantize
     from ..runtimes import open_runtime
@@ -86,11 +87,11 @@ def export(
     with TemporaryDirectory() as folder:
         source = Path(folder, "float.onnx")
         differences = write(weights, source, **options)  # type: ignore[arg-type]
-        _print(f"float: differs from PyTorch by {differences}", quiet)
         few = _space(chosen.samples, CALIBRATED)
         quantize(source, out, [sample.path for sample in few])
-        _print(f"{out}: calibrated on {plural(len(few), 'image')}", quiet)
         if not quiet:
+            console.out(f"float: differs from PyTorch by {differences}")
+            console.out(f"{out}: calibrated on {plural(len(few), 'image')}")
             _compare({"float": source, "int8": out}, replace(tested, samples=_space(tested.samples, max_images)))
 
 
@@ -113,13 +114,8 @@ def _compare(files: dict[str, Path], dataset: "Dataset") -> None:
         (name, *(format_percent(100 * ap) for ap in (result.voc.mean_ap, result.voc.mean_ap_11pt)), f"{latency:.1f}")
         for name, result, latency in zip(files, results, latencies.tolist(), strict=True)
     ]
-    _print(format_table(("", "voc-area", "voc07-11pt", "median ms"), rows), False)
-    _print(results[0].protocol, False)
-
-
-def _print(line: str, quiet: bool) -> None:
-    if not quiet:
-        console.print(line, markup=False, soft_wrap=True)
+    console.out(format_table(("", "voc-area", "voc07-11pt", "median ms"), rows))
+    console.out(results[0].protocol)
 
 
 def _read(named: str, option: str, names: Sequence[str]) -> "Dataset":

@@ -10,7 +10,8 @@ from ..data.records import Item
 from .show import bar
 
 __all__ = [
-    "Device", "Outside", "Overlap", "Rescale", "Score", "Strict", "Tile", "follow_reading", "in_a_folder", "tiling",
+    "Device", "Json", "Outside", "Overlap", "Rescale", "Score", "Strict", "Tile",
+    "follow_reading", "in_a_folder", "tiling",
 ]  # fmt: skip
 
 
@@ -61,6 +62,11 @@ def in_a_folder(file: File) -> File:
     if Path(file).is_dir() and isinstance(file, str):
         raise typer.BadParameter(f"{file} is a folder: expected a file")
     return file
+
+
+Json = Annotated[
+    str, typer.Option("--json", help="write the result as JSON; '-': print only the JSON", callback=in_a_folder)
+]
 
 
 def tiling(tile: int | None, overlap: float | None) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def predict(
                         files.write(result, item.source, name, item.frame)
                 except ImageError as error:  # also if a copy is too large for JPEG
                     broken += 1
-                    errors.print(f"error: {error}", markup=False, soft_wrap=True)
+                    errors.out(f"error: {error}")
                     row |= {"error": str(error)}
                 else:
                     objects += len(result)
@@ -172,11 +172,10 @@ def predict(
             journal.remove()
     if not quiet:
         for why, paths in passed.items():
-            line = f"passed over: {plural(len(paths), 'file')} ({why}), such as {paths[0]}"
-            errors.print(line, markup=False, soft_wrap=True)
+            errors.out(f"passed over: {plural(len(paths), 'file')} ({why}), such as {paths[0]}")
         shown = f"{plural(objects, 'object')} in {plural(done - broken, 'image')}"
         skipped = f", {len(journal.rows)} finished before" if journal and journal.rows else ""
-        errors.print(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
+        errors.out(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
     if broken or stopped:
         raise typer.Exit(130 if stopped else 1)
 

@@ -81,7 +81,7 @@ def serve(
             label_studio=LabelStudio(label_studio, label_studio_key) if label_studio else None,
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        console.print(f"Serving {weights} at {address} (Ctrl-C stops)", soft_wrap=True)
+        console.out(f"Serving {weights} at {address} (Ctrl-C stops)")
         # uvicorn stops gracefully on a signal and then raises it again: SIGTERM is handled by then.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:

@@ -1,6 +1,10 @@
-"""Consoles of all commands: results on stdout, progress and errors on stderr, colors only on a terminal."""
+"""Consoles of all commands: results on stdout, progress and errors on stderr, colors only on a terminal.
+
+Text goes through their `out`, as it is; `print` would take brackets in a path for markup, and wrap lines.
+"""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +12,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-__all__ = ["bar", "console", "errors", "escape_unencodable", "warn"]
+from ..files import write_atomic
+
+__all__ = ["bar", "console", "errors", "escape_unencodable", "warn", "write_json"]
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
@@ -22,8 +28,18 @@ def escape_unencodable() -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning, as it is."""
-    errors.print(f"warning: {text}", markup=False, soft_wrap=True)
+    """Print a warning."""
+    errors.out(f"warning: {text}")
+
+
+def write_json(file: str, value: object) -> bool:
+    """Write to the file of --json, if any; whether it was "-", for which the JSON is printed, and nothing else is."""
+    text = json.dumps(value, indent=1)
+    if file == "-":
+        console.out(text)
+    elif file:
+        write_atomic(file, text.encode())
+    return file == "-"
 
 
 @contextmanager
@@ -34,7 +50,7 @@ def bar(
 
     text: show only the count and the description, so that a long description fits into 80 columns.
     """
-    label, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    label, count = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     columns = (count, label) if text else (label, BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as progress:
         yield progress, progress.add_task(description, total=total)

@@ -1,7 +1,6 @@
 """`centerdet train`: its options are the fields of `TrainConfig`."""
 
 import inspect
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,10 +14,9 @@ import typer
 
 from ..data.records import PLAIN, Item, ReadOptions
 from ..errors import ConfigError
-from ..files import write_atomic
 from ..training.config import PRESETS, TrainConfig
-from .options import Outside, Rescale, Strict, follow_reading, in_a_folder
-from .show import bar, console, errors, warn
+from .options import Json, Outside, Rescale, Strict, follow_reading
+from .show import bar, console, errors, warn, write_json
 
 if TYPE_CHECKING:
     from ..training.loop import Progress
@@ -51,10 +49,7 @@ def train(
     strict: Strict = False,
     rescale: Rescale = False,
     allow_outside: Outside = False,
-    json_file: Annotated[
-        str,
-        typer.Option("--json", help="write the results as JSON; '-': print only the JSON", callback=in_a_folder),
-    ] = "",
+    json_file: Json = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="do not print progress")] = False,
     **options: Any,
 ) -> None:
@@ -72,16 +67,14 @@ def train(
             config = TrainConfig.of(**given)
             preset = choose_preset(config.data, config.train, replace(reading, progress=follow_reading(quiet)))  # type: ignore[assignment]
             if not quiet:
-                errors.print(f"preset: {preset}")
+                errors.out(f"preset: {preset}")
         config = TrainConfig.of(preset=preset, **given)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     follow(config, resume=resume, accept_changes=accept_changes, strict=strict, reading=reading, quiet=quiet)
     made = [path for name in ("final", "best") if (path := Path(config.out, f"{name}.safetensors")).is_file()]
-    text = json.dumps({path.stem: _describe(path) for path in made}, indent=1)
-    if json_file not in ("", "-"):
-        write_atomic(json_file, text.encode())
-    console.print(text if json_file == "-" else ", ".join(map(str, made)), markup=False, soft_wrap=True)
+    if not write_json(json_file, {path.stem: _describe(path) for path in made}):
+        console.out(", ".join(map(str, made)))
 
 
 def _describe(weights: Path) -> dict[str, Any]:
@@ -112,10 +105,10 @@ def follow(
             )
             progress.update(task, total=now.steps, completed=now.step, description=text)
             if progress.disable and not quiet and (now.step % 50 == 0 or now.step == now.steps):
-                errors.print(f"step {now.step}/{now.steps}  {text}", soft_wrap=True)
+                errors.out(f"step {now.step}/{now.steps}  {text}")
             if now.validation and not quiet:
                 area, eleven = 100 * now.validation.voc.mean_ap, 100 * now.validation.voc.mean_ap_11pt
-                errors.print(f"step {now.step}: voc-area {area:.1f}, voc07-11pt {eleven:.1f}")
+                errors.out(f"step {now.step}: voc-area {area:.1f}, voc07-11pt {eleven:.1f}")
 
         def follow_annotations(items: Iterable[Item]) -> Iterator[Item]:
             for number, item in enumerate(items, 1):
@@ -133,7 +126,7 @@ def follow(
             )  # fmt: skip
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(_how_to_continue(config), markup=False, soft_wrap=True)
+            errors.out(_how_to_continue(config))
             raise typer.Exit(INTERRUPTED) from None
 
 
