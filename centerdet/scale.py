@@ -195,13 +195,12 @@ class _Predictor:
         self.out, self.how, self.list, self.shards = out, how, ParquetFile(out / LIST), list_shards(out)[0]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Numbers of shards to numbers of their images and errors."""
-        errors = []
-        for number in batch["shard"].tolist():
-            if not self.shards[number].exists():  # else a process wrote it, and was killed before it returned
-                self._write(number)
-            errors.append([row["error"] is not None for row in read_rows(self.shards[number], ["error"])])
-        return {"images": np.array([*map(len, errors)]), "errors": np.array([*map(sum, errors)])}
+        """The number of a shard to the numbers of its images and errors; each an array of one, as Ray Data has it."""
+        [number] = batch["shard"].tolist()
+        if not self.shards[number].exists():  # else a process wrote it, and was killed before it returned
+            self._write(number)
+        errors = [row["error"] is not None for row in read_rows(self.shards[number], ["error"])]
+        return {"images": np.array([len(errors)]), "errors": np.array([sum(errors)])}
 
     def _write(self, number: int) -> None:
         paths, tries = self.list.read_row_group(number).column("path").to_pylist(), self.out / f".tries-{number}"
@@ -224,8 +223,8 @@ def _collect(shard: Path, images: list[tuple[int, Sample] | None], num_classes: 
         if row["error"] is not None:
             raise DataError(row["error"])
         number, sample = image
-        objects = {name: getattr(sample, name) for name in ("boxes", "labels", "crowd")} | {"area": sample.areas}
-        objects["difficult"] = sample.difficult | sample.crowd  # VOC's rules ignore both
+        objects = {name: getattr(sample, name) for name in ("boxes", "labels", "crowd")}
+        objects |= {"difficult": sample.ignored, "area": sample.areas}
         collected.update(row | {"boxes": np.array(row["boxes"]).reshape(-1, 4)}, objects, number)
     return collected
 

@@ -107,10 +107,7 @@ def read_object(record: Mapping[str, Any], where: str, name: str, report: Report
         report(Problem("broken annotation", f"{where}.bbox", what))
         return None
     left, top, width, height = sides
-    difficult, crowd = (
-        value == 1 if (value := record.get(flag, 0)) in (0, 1) else to_flag(value, flag, where, report)
-        for flag in ("difficult", "iscrowd")
-    )
+    difficult, crowd = (to_flag(record.get(flag, 0), flag, where, report) for flag in ("difficult", "iscrowd"))
     area = record.get("area")
     area = float(area) if isinstance(area, int | float) and 0 <= area < 1e15 else None
     lost = ["masks"] if masks else []

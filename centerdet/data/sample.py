@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "Sample"]
 
 
-def _no_boxes() -> NDArray[np.float64]:
-    return np.zeros((0, 4))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One image and its objects; an image without objects is normal.
@@ -32,8 +28,8 @@ class Sample:
         path: the image's file.
         boxes: (N, 4) float64.
         labels: (N,) int64, indices into the dataset's names.
-        difficult: (N,) bool; neither trained on as an object nor as background, ignored in VOC evaluation.
-        crowd: (N,) bool; COCO's iscrowd, treated like difficult in training.
+        difficult: (N,) bool.
+        crowd: (N,) bool; COCO's iscrowd.
         size: (height, width), or None where nothing states it.
         areas: (N,) float64 square pixels as COCO states them (of masks), or None: those of the boxes.
         left_out: the class of each object that a choice of classes left out.
@@ -42,7 +38,7 @@ class Sample:
     """
 
     path: Path
-    boxes: NDArray[np.float64] = field(default_factory=_no_boxes)
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
     crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
@@ -51,6 +47,11 @@ class Sample:
     left_out: Sequence[str] = ()
     lost: Sequence[tuple[str, str]] = ()
     packed: "tuple[Pack, int] | None" = None
+
+    @property
+    def ignored(self) -> NDArray[np.bool_]:
+        """(N,): difficult or crowd, so neither an object nor background in training; VOC evaluation ignores both."""
+        return self.difficult | self.crowd
 
     def __post_init__(self) -> None:
         count = len(self.boxes)

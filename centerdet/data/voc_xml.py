@@ -148,13 +148,9 @@ def _parse_object(element: Element, where: str, report: Report) -> Record:
         except (KeyError, ValueError):
             got = repr(sides[side]) if side in sides else "no such element"
             raise Unreadable(f"bndbox/{side}: expected a number, got {got}") from None
-    flags = []
-    for flag in ("difficult", "crowd"):
-        text = texts.get(flag, "0").strip()
-        flags.append(text == "1" if text in ("0", "1") else to_flag(text, flag, where, report))
-    box = from_corners(*corners)
+    difficult, crowd = (to_flag(texts.get(flag, "0").strip(), flag, where, report) for flag in ("difficult", "crowd"))
     lost = [LOST[child.tag] for child in element if child.tag in LOST and _states_something(child)]
-    return Record(where, name, box, corners, flags[0], flags[1], lost=lost)
+    return Record(where, name, from_corners(*corners), corners, difficult, crowd, lost=lost)
 
 
 def _states_something(element: Element) -> bool:

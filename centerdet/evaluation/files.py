@@ -76,17 +76,16 @@ class Results:
 
 
 def make_arrays(results: Results, dataset: Dataset) -> Arrays:
-    """Detections and the objects of a dataset as the metrics take them; VOC's rules ignore crowds as well."""
+    """Detections and the objects of a dataset as the metrics take them."""
     samples = dataset.samples
     areas = [box_area(sample.boxes) if sample.areas is None else sample.areas for sample in samples]
-    crowd = np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)])
     return Arrays.check(
         results.boxes, results.scores, results.labels, results.images,
         np.concatenate([np.zeros((0, 4)), *(sample.boxes for sample in samples)]),
         np.concatenate([np.zeros(0, np.int64), *(sample.labels for sample in samples)]),
         np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples]),
-        gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.difficult for sample in samples)]) | crowd,
-        gt_crowd=crowd,
+        gt_difficult=np.concatenate([np.zeros(0, bool), *(sample.ignored for sample in samples)]),
+        gt_crowd=np.concatenate([np.zeros(0, bool), *(sample.crowd for sample in samples)]),
         gt_area=np.concatenate([np.zeros(0), *areas]),
         num_classes=len(dataset.names),
     )  # fmt: skip

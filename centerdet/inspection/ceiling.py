@@ -77,7 +77,7 @@ def _shrink(sample: Sample, size: int) -> Sample:
 def _perfect_outputs(sample: Sample, num_classes: int, grid: int, stride: int) -> Outputs:
     """The training targets of a sample as logits and distances, without difficult objects."""
     boxes, labels = torch.from_numpy(sample.boxes).float(), torch.from_numpy(sample.labels)
-    ignore, image_index = torch.from_numpy(sample.difficult | sample.crowd), torch.zeros_like(labels)
+    ignore, image_index = torch.from_numpy(sample.ignored), torch.zeros_like(labels)
     targets = encode(boxes, labels, ignore, image_index, batch=1, num_classes=num_classes, grid=grid, stride=stride)
     rows, columns = torch.meshgrid(cell_centers(grid, stride), cell_centers(grid, stride), indexing="ij")
     centers = torch.stack([columns, rows, columns, rows])  # (4, G, G)

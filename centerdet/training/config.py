@@ -107,7 +107,7 @@ class TrainConfig:
                 raise ConfigError(f"{name}: expected {kind if inner else kind.__name__}, got {value!r}")
         ranges = {
             **dict.fromkeys(("ema", "color"), (0, 1)),
-            **dict.fromkeys(("batch", "val_every", "checkpoint_every", "aspect", "channels"), (1, math.inf)),
+            **dict.fromkeys(("batch", "val_every", "checkpoint_every", "aspect"), (1, math.inf)),
             **dict.fromkeys(("epochs", "lr", "backbone_lr", "balance", "seed", "freeze"), (0, math.inf)),
             **dict.fromkeys(("workers", "threads", "warmup", "patience", "weight_decay", "grad_clip"), (0, math.inf)),
             "channels": (1, 4096),

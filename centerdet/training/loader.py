@@ -112,8 +112,8 @@ class TrainingImages(torch_data.Dataset[Example | CenterdetError]):
         sample = self.mixture.samples[number]
         image, (height, width) = read_sample(sample, self.cache_size)
         boxes = sample.boxes * np.array([image.shape[1] / width, image.shape[0] / height] * 2)
-        ignore = sample.difficult | sample.crowd
-        return Example(image, boxes.astype(np.float32), sample.labels, ignore, self.mixture.labeled[number])
+        labeled = self.mixture.labeled[number]
+        return Example(image, boxes.astype(np.float32), sample.labels, sample.ignored, labeled)
 
 
 class _Steps(torch_data.Sampler[list[Draw]]):

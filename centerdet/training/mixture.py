@@ -119,7 +119,7 @@ def mix(
 
     present = np.zeros_like(labeled)
     for row, sample in zip(present, samples, strict=True):
-        row[sample.labels[~(sample.difficult | sample.crowd)]] = True
+        row[sample.labels[~sample.ignored]] = True
     frequency = present.sum(0) / np.maximum(labeled.sum(0), 1)
     rarity = (frequency.max(initial=0) / np.where(frequency > 0, frequency, np.inf)) ** balance
     weights = np.where(present, rarity, 1.0).max(1, initial=1.0)
