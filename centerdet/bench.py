@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .detector import Detector
 from .errors import CenterdetError, ConfigError
-from .images import Geometry
+from .images import resize
 
 __all__ = ["COLUMNS", "Timing", "bench", "describe_machine", "time_in_turns"]
 
@@ -104,7 +104,7 @@ def bench(
     detectors = [Detector.load(one, device=device, threads=count) for one, count in pairs]
     calls: list[Callable[[], object]] = []
     for detector in detectors:
-        batch = Geometry(image.shape[0], image.shape[1], detector.size).forward_image(image)[None]
+        batch = resize(image, detector.size, detector.size)[None]
         calls += [
             lambda detector=detector: detector.predict(image),  # type: ignore[misc]
             lambda detector=detector, batch=batch: detector.runtime.run(batch),  # type: ignore[misc]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .boxes import convert
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, requires
 from .files import write_atomic
 from .text import as_tuple, nearest
 
@@ -77,13 +77,11 @@ class Detections:
         if min(height, width) < 1:
             raise DataError(f"size: expected (height, width) of at least 1 px, got {self.size}")
         order = np.argsort(-scores, kind="stable")
-        arrays = (boxes[order], scores[order], labels.astype(np.int64)[order])
-        for array in arrays:
+        arrays: dict[str, NDArray[Any]] = {"boxes": boxes[order], "scores": scores[order]}
+        arrays["labels"] = labels.astype(np.int64)[order]
+        for array in arrays.values():
             array.setflags(write=False)
-        checked = dict(
-            zip(("boxes", "scores", "labels", "names", "size"), (*arrays, names, (height, width)), strict=True)
-        )
-        for field, value in checked.items():
+        for field, value in {**arrays, "names": names, "size": (height, width)}.items():
             object.__setattr__(self, field, value)
 
     def __len__(self) -> int:
@@ -170,10 +168,8 @@ class Detections:
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A table with columns x1, y1, x2, y2, score, label, name."""
-        try:
+        with requires("centerdet[pandas]", "to_pandas()"):
             import pandas
-        except ImportError:
-            raise ConfigError("to_pandas() needs pandas: pip install 'centerdet[pandas]'") from None
         columns = {side: self.boxes[:, place] for place, side in enumerate(("x1", "y1", "x2", "y2"))}
         return pandas.DataFrame({**columns, "score": self.scores, "label": self.labels, "name": self.label_names})
 

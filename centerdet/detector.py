@@ -5,7 +5,6 @@ and OpenCV over a `Runtime`. Images are RGB uint8 (H, W, 3), boxes xyxy px of th
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from copy import copy
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from .errors import CenterdetError, ConfigError
 from .images import Geometry, Source, load
 from .metrics.arrays import reaches
 from .runtimes import Runtime, open_runtime
-from .runtimes.process import is_forked
+from .runtimes.process import is_forked, limit_threads
 from .sources import Found, Sources, is_live, open_sources
 from .tiles import Rows, Tiling, merge
 
@@ -187,7 +186,8 @@ class Detector:
         lowest = float(thresholds.min()) if self.calibration is None else self.calibration.lowest(thresholds)
         for chunk in _chunks(views, self.runtime.batch_size):
             geometries = [Geometry(view.shape[0], view.shape[1], self.size) for view in chunk]
-            with _limit_opencv(None if is_forked() else self.runtime.threads):
+            threads = None if is_forked() else self.runtime.threads
+            with limit_threads(threads, cv2.getNumThreads, cv2.setNumThreads, _LIMITED):
                 batch = np.stack([one.forward_image(view) for one, view in zip(geometries, chunk, strict=True)])
             for geometry, *outputs in zip(geometries, *self.runtime.run(batch), strict=True):
                 rows = Rows(*outputs)
@@ -224,18 +224,3 @@ def _chunks(items: Iterable[Item], length: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while chunk := list(islice(rest, length)):
         yield chunk
-
-
-@contextmanager
-def _limit_opencv(threads: int | None) -> Iterator[None]:
-    """Limit the threads of OpenCV; one caller at a time, so that each restores the original number."""
-    if threads is None:
-        yield
-        return
-    with _LIMITED:
-        before = cv2.getNumThreads()
-        try:
-            cv2.setNumThreads(threads)
-            yield
-        finally:
-            cv2.setNumThreads(before)

@@ -14,6 +14,9 @@
 Each is also the builtin beside it, so callers may catch either.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "AnnotationError",
     "CenterdetError",
@@ -25,6 +28,7 @@ __all__ = [
     "MissingWeightsError",
     "WeightsError",
     "WriteError",
+    "requires",
 ]
 
 
@@ -66,3 +70,14 @@ class MissingWeightsError(WeightsError, FileNotFoundError):
 
 class WriteError(CenterdetError, OSError):
     """A file or folder that cannot be written."""
+
+
+@contextmanager
+def requires(requirement: str, what: str) -> Iterator[None]:
+    """Import optional packages: for `what` needs one that is missing, a ConfigError names what pip installs."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").startswith("centerdet"):
+            raise
+        raise ConfigError(f"{what} needs {error.name}: pip install '{requirement}'") from None

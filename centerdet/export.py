@@ -23,7 +23,7 @@ from onnx import numpy_helper
 from . import __version__
 from .errors import ConfigError, WeightsError
 from .files import write_atomic
-from .images import Geometry, Source, load
+from .images import Source, load, resize
 from .runtimes import Runtime, open_runtime
 from .runtimes.contract import FORMAT
 from .runtimes.onnx_header import seal
@@ -148,8 +148,7 @@ def convert(graph: Graph, size: int) -> onnx.ModelProto:
 
 def make_batch(images: Sequence[Source], size: int) -> NDArray[np.uint8]:
     """Images of any kind, resized as for prediction: (N, S, S, 3)."""
-    loaded = [load(image) for image in images]
-    return np.stack([Geometry(image.shape[0], image.shape[1], size).forward_image(image) for image in loaded])
+    return np.stack([resize(load(image), size, size) for image in images])
 
 
 def compare(expected: Runtime, other: Runtime, batch: NDArray[np.uint8]) -> Differences:

@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from .errors import ConfigError
 from .files import write_atomic
-from .images import Geometry, Source, load
+from .images import Source, load, resize
 from .runtimes.onnx import OnnxRuntime
 from .runtimes.onnx_header import read_fields, seal
 from .runtimes.weights import read_bytes
@@ -74,8 +74,7 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         for source in self.images:
-            image = load(source)
-            return {"images": Geometry(image.shape[0], image.shape[1], self.size).forward_image(image)[None]}
+            return {"images": resize(load(source), self.size, self.size)[None]}
         return None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from . import __version__
 from .data.sample import Dataset, Sample
 from .detector import Detector
-from .errors import CenterdetError, ConfigError, DataError, WeightsError, WriteError
+from .errors import CenterdetError, ConfigError, DataError, WeightsError, WriteError, requires
 from .files import lock_folder, open_atomic
 from .metrics import Accumulator
 from .runtimes.weights import weights_path
@@ -135,10 +135,8 @@ def evaluate_shards(out: str | Path, dataset: Dataset) -> Accumulator:
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux, too: listen on loopback only
-    try:
+    with requires("centerdet[ray]", "scale"):
         import ray.data
-    except ImportError as error:
-        raise ConfigError(f"scale needs {error.name}: pip install 'centerdet[ray]'") from None
     return ray
 
 

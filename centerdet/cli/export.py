@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from ..errors import ConfigError, MissingDataError
+from ..errors import MissingDataError, requires
 from ..text import format_percent, format_table, plural
 from .options import in_a_folder
 from .show import bar, console
@@ -65,12 +65,8 @@ def export(
         raise typer.BadParameter("--int8: expected --format onnx without --half")
     if evaluate and not int8:
         raise typer.BadParameter("--evaluate: needs --int8")
-    try:
+    with requires("centerdet[export]", "export"):
         from ..export import export as write
-    except ImportError as error:
-        if (error.name or "").startswith("centerdet"):
-            raise
-        raise ConfigError(f"export needs {error.name}: pip install 'centerdet[export]'") from None
 
     options = {"form": form, "images": images or (), "license_name": license_name}
     if not int8:

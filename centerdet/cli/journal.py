@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType, UnionType
 from typing import Any, TypeAlias
 
-from ..errors import ConfigError, WriteError
-from ..files import lock_folder, write_atomic
+from ..errors import ConfigError
+from ..files import lock_folder, write_atomic, writing
 
 __all__ = ["Journal"]
 
@@ -45,10 +45,8 @@ class Journal:
         """Append a row."""
         if self._file is None:
             raise ValueError("expected an entered journal")
-        try:
+        with writing(self.path):
             self._file.write(json.dumps(row).encode() + b"\n")
-        except OSError as error:
-            raise WriteError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def complete(self, source: str) -> None:
         """Note that every frame of a video is done."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import requires
 from .options import Device
 from .show import console
 
@@ -46,15 +46,11 @@ def serve(
     POST /detect takes an image and returns JSON. The documentation describes the other paths and the protocols of other
     programs. Ctrl-C and SIGTERM stop the server after it has answered the accepted requests.
     """
-    try:
+    with requires("centerdet[serve]", "serve"):
         from ..serve.app import create_app
         from ..serve.limits import LOOPBACK, Limits
         from ..serve.protocols import LabelStudio
         from ..serve.server import listen, make_server
-    except ImportError as error:
-        if (error.name or "").startswith("centerdet"):
-            raise
-        raise ConfigError(f"serve needs {error.name}: pip install 'centerdet[serve]'") from None
     from ..detector import Detector
 
     if token and no_token:

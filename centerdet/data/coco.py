@@ -16,7 +16,7 @@ from ..errors import AnnotationError, DataError, MissingDataError
 from ..text import as_tuple
 from .coco_records import Id, as_id, list_records, name_of, read_object, shorten, to_size
 from .files import Finder, leads_out, load_json
-from .problems import Problem, Report, fail
+from .problems import Problem, Report, fail, val_hint
 from .records import PLAIN, Item, ReadOptions, Record, Unreadable, assemble, report_similar
 from .sample import Dataset, Sample
 from .writing import Entry, Placing, prepare, write_files
@@ -129,8 +129,7 @@ def _find_file(root: Path, split: str) -> Path:
     tried = [pattern.format(split) for pattern in COCO_FILES]
     path = next((root / file for file in tried if (root / file).is_file()), None)
     if path is None:
-        hint = "; pass --val '' to train without validation" if split == "val" else ""
-        raise MissingDataError(f"{root}: no such split {split!r}: expected one of {tried}{hint}")
+        raise MissingDataError(f"{root}: no such split {split!r}: expected one of {tried}{val_hint(split)}")
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import AnnotationError, CenterdetError, DataError, ImageError
 
-__all__ = ["KINDS", "NOTES", "Effect", "Kind", "Notes", "Problem", "Report", "fail"]
+__all__ = ["KINDS", "NOTES", "Effect", "Kind", "Notes", "Problem", "Report", "fail", "val_hint"]
 
 Effect = Literal["refused", "left out", "repaired", "noted", "passed over", "listed by check"]
 """What a problem leads to: "refused" raises; an image or object that it concerns is "left out" or "repaired"; "noted"
@@ -136,3 +136,8 @@ class Notes:
             keys = [key for key in keys if key[0] not in SUBSET]
             if sum(self.counts[key] for key in keys) > remaining:
                 raise self.examples[keys[0]].to_error()
+
+
+def val_hint(split: str) -> str:
+    """The end of a message that there is no such split."""
+    return ": pass --val '' to train without validation" if split == "val" else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import DataError, MissingDataError
 from ..files import walk_files
 from .files import find_images, leads_out, read_lines
-from .problems import Problem, Report
+from .problems import Problem, Report, val_hint
 
 __all__ = ["VocFolder", "find_voc_folders", "list_voc_splits", "list_voc_unpaired", "open_split", "read_list"]
 
@@ -106,8 +106,7 @@ def open_split(root: Path, split: str) -> tuple[VocFolder, Path | None]:
         return folders[f"{name}/"], None
     folder = folders.get(f"{year}:" if year else "")
     known = list_voc_splits(root)
-    hint = f"; known are {known}" if known else ""
-    hint += ": pass --val '' to train without validation" if split == "val" else ""
+    hint = (f"; known are {known}" if known else "") + val_hint(split)
     if folder is None:
         raise MissingDataError(f"{root}: no folder Annotations (VOC layout) for split {split!r}{hint}")
     file = folder.root / "ImageSets" / "Main" / f"{name}.txt"

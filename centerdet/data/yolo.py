@@ -17,7 +17,7 @@ from ..errors import DataError, MissingDataError
 from ..files import is_companion
 from ..text import as_tuple, plural
 from .files import Finder, find_images, read_lines, read_text
-from .problems import Problem, Report, fail
+from .problems import Problem, Report, fail, val_hint
 from .records import PLAIN, Item, ReadOptions, Record, assemble, report_similar
 from .sample import Dataset
 from .writing import Entry, Placing, prepare, write_files
@@ -170,15 +170,13 @@ def _list_images(layout: Layout, split: str, finder: Finder, report: Report) -> 
     """(where it is named, path) of each image of a split."""
     file = layout.file
     if split not in layout.sources:
-        known = f"; known are {list(layout.sources)}"
-        hint = ": pass --val '' to train without validation" if split == "val" else ""
-        raise DataError(f"{file}: {split}: expected the path of a folder or list, got None{known}{hint}")
+        known = f"; known are {list(layout.sources)}{val_hint(split)}"
+        raise DataError(f"{file}: {split}: expected the path of a folder or list, got None{known}")
     images: list[tuple[str, Path]] = []
     for source in layout.sources[split]:
         path = _find_source(layout, finder, source, f"{file}: {split}")
         if path is None:
-            hint = ": pass --val '' to train without validation" if split == "val" else ""
-            raise MissingDataError(f"{file}: {split}: no such folder or list {layout.top / source}{hint}")
+            raise MissingDataError(f"{file}: {split}: no such folder or list {layout.top / source}{val_hint(split)}")
         if os.path.isdir(path):
             images += [(str(image), image) for image in find_images(path, report)]
             continue

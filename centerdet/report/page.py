@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import CenterdetError, ConfigError, WriteError
+from ..errors import CenterdetError, WriteError, requires
 from ..files import new_folder, write_atomic
 from ..images import load, resize
 from ..text import plural
@@ -49,10 +49,8 @@ def check_folder(folder: str | Path) -> None:
     strangers = sorted({entry.name for entry in Path(folder).glob("*")} - {*FILES})
     if strangers:
         raise WriteError(f"{folder}: expected a new or empty folder, or an earlier report; got {strangers[0]} in it")
-    try:
+    with requires("centerdet[report]", "the report"):
         import jinja2  # noqa: F401
-    except ImportError:
-        raise ConfigError("the report needs jinja2: pip install 'centerdet[report]'") from None
 
 
 def write_report(folder: str | Path, report: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, requires
 from ..metrics.score_map import Calibration
 from .weights import weights_path
 
@@ -20,7 +20,7 @@ RUNTIMES = {
     ".onnx": ("onnx", "OnnxRuntime", "centerdet[onnx]"),
     ".xml": ("openvino", "OpenVinoRuntime", "centerdet[openvino]"),
 }
-"""Module, class and extra by a file's suffix; PyTorch runs the others."""
+"""Module, class and requirement by a file's suffix; PyTorch runs the others."""
 NMS_IOU = 0.6
 """Of two boxes of a class that overlap more, only the better one stays."""
 TOP_K = 200
@@ -64,12 +64,8 @@ def open_runtime(weights: str | Path, *, device: str | None = None, threads: int
     if threads is not None and threads < 1:
         raise ConfigError(f"threads: expected None or at least 1, got {threads}")
     path = weights_path(weights)
-    module, name, extra = RUNTIMES.get(path.suffix.lower(), ("pytorch", "PyTorchRuntime", "centerdet"))
-    try:
+    module, name, requirement = RUNTIMES.get(path.suffix.lower(), ("pytorch", "PyTorchRuntime", "centerdet"))
+    with requires(requirement, f"{path}:"):
         runtime = getattr(import_module(f".{module}", __package__), name)
-    except ImportError as error:
-        if (error.name or "").startswith("centerdet"):
-            raise
-        raise ConfigError(f"{path}: needs {error.name}: pip install '{extra}'") from None
     opened: Runtime = runtime.load(path, device=device, threads=threads)
     return opened

@@ -1,7 +1,7 @@
 """The PyTorch runtime: loads and saves weights, folds every BatchNorm once, owns device and threads."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,7 @@ from ..models import BACKBONES, Network
 from ..models.folding import fold
 from ..text import as_tuple
 from . import NMS_IOU, TOP_K, Outputs, Runtime
-from .process import is_forked
+from .process import is_forked, limit_threads
 from .weights import check_header, check_integer, read_tensors, write_tensors
 
 __all__ = ["Graph", "PyTorchRuntime", "find_device", "halve", "load_network"]
@@ -173,19 +173,9 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
     return result
 
 
-@contextmanager
-def _limit(threads: int | None) -> Iterator[None]:
-    """At most so many threads of PyTorch, one caller at a time, so that each reads the true count before."""
-    if _limit_forked() or threads is None:
-        yield
-        return
-    with _LIMITED:
-        before = torch.get_num_threads()
-        try:
-            torch.set_num_threads(threads)
-            yield
-        finally:
-            torch.set_num_threads(before)
+def _limit(threads: int | None) -> AbstractContextManager[None]:
+    threads = None if _limit_forked() else threads
+    return limit_threads(threads, torch.get_num_threads, torch.set_num_threads, _LIMITED)
 
 
 def _limit_forked() -> bool:

@@ -77,14 +77,15 @@ class Guard:
             error = f"expected a request to {' or '.join(LOOPBACK)}, got one to {host!r}"
             await JSONResponse({"error": error}, 403)(scope, receive, send)
             return
-        refused = self._refuse(headers)
+        length = headers.get(b"content-length", "")
+        too_long = length.isdecimal() and int(length) > self.limits.upload_bytes
 
         async def receive_within() -> Message:
             nonlocal size, more
             if not more:
                 return await receive()
-            if refused:
-                raise refused
+            if too_long:
+                raise self._too_large(length)
             try:
                 left = start + self.limits.body_seconds - time.monotonic()
                 message = await asyncio.wait_for(receive(), max(0.0, left))
@@ -118,13 +119,6 @@ class Guard:
             self.metrics.requests[path, status] += 1
             if status == 200 and scope["method"] == "POST":
                 self.metrics.observe("request", time.monotonic() - start)
-
-    def _refuse(self, headers: dict[bytes, str]) -> HTTPException | None:
-        """The error that a request's head already earns."""
-        length = headers.get(b"content-length", "")
-        if length.isdecimal() and int(length) > self.limits.upload_bytes:
-            return self._too_large(length)
-        return None
 
     def _too_large(self, got: str) -> HTTPException:
         return HTTPException(413, f"expected a body of at most {self.limits.upload_bytes} bytes, got {got}")

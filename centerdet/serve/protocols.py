@@ -92,9 +92,7 @@ class LabelStudio:
         return content
 
     def _authorization(self) -> str:
-        if (
-            self.key.count(".") != 2
-        ):  # a legacy token; the others are JSON Web Tokens, good for getting a short-lived one
+        if self.key.count(".") != 2:  # a legacy token, and no JSON Web Token, which is exchanged for a short-lived one
             return f"Token {self.key}"
         body = json.dumps({"refresh": self.key}).encode()
         headers = {"Content-Type": "application/json"}
