@@ -1,8 +1,8 @@
 """Whether prediction grows in memory or open files: python scripts/long_runs.py --predictions 100000
 
-A network of 64 px with random weights predicts JPEG, PNG and broken files, arrays, and bytes of several sizes, in
-PyTorch and in ONNX Runtime. Exit code 1: resident memory at the end is 2 % above that after a tenth of the predictions,
-or more files are open. Not on Windows.
+A network of 64 px with random weights, or one from --weights, predicts JPEG, PNG and broken files, arrays, and bytes of
+several sizes, in PyTorch and in ONNX Runtime. Exit code 1: resident memory at the end is 2 % above that after a tenth
+of the predictions, or more files are open. Not on Windows.
 """
 
 import os
@@ -31,19 +31,21 @@ GROWTH = 0.02
 def main(
     predictions: Annotated[int, typer.Option(min=100, help="of each runtime")] = 100_000,
     runtime: Annotated[list[str], typer.Option(help="pytorch or onnx (repeatable)")] = ["pytorch", "onnx"],  # noqa: B006
+    weights: Annotated[str, typer.Option(help="file, or name of shipped weights; default: a small network")] = "",
 ) -> None:
     """Predict, measure, and print a table."""
     torch.set_num_threads(1)
     rows, failed = [], False
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder, "tiny.safetensors")
-        network = Network(3, backbone="efficientnet_lite0", stride=8, channels=16, freeze=2)
-        Detector(PyTorchRuntime(network, ("a", "b", "c"), 64, device="cpu")).save(weights)
+        if not weights:
+            weights = os.path.join(folder, "tiny.safetensors")
+            network = Network(3, backbone="efficientnet_lite0", stride=8, channels=16, freeze=2)
+            Detector(PyTorchRuntime(network, ("a", "b", "c"), 64, device="cpu")).save(weights)
         sources = make_sources(Path(folder))
         if "onnx" in runtime:
-            export(weights, Path(folder, "tiny.onnx"))
+            export(weights, Path(folder, "model.onnx"))
         for name in runtime:
-            path = weights if name == "pytorch" else Path(folder, "tiny.onnx")
+            path = weights if name == "pytorch" else Path(folder, "model.onnx")
             memory, files, seconds = measure(Detector.load(path, device="cpu", threads=1), sources, predictions)
             failed |= memory[1] > memory[0] * (1 + GROWTH) or files[1] > files[0]
             change = f"{100 * (memory[1] / memory[0] - 1):+.2f} %"
