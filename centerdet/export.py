@@ -120,8 +120,8 @@ def convert(graph: Graph, size: int) -> onnx.ModelProto:
     """The ONNX model of a graph, checked; without any trace of the machine that made it."""
     graph = graph.to(memory_format=torch.contiguous_format)
     for module in graph.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # the exporter takes twice as long for activations in place
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False  # the exporter takes twice as long for activations in place
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's about its own parts
