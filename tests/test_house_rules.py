@@ -46,8 +46,9 @@ def parse(path: Path) -> list[ast.AST]:
 def nodes(paths: list[Path]) -> Iterator[tuple[str, str, ast.AST]]:
     """(file, file:line, node) of everything in the files."""
     for path in paths:
+        file = name(path)
         for node in parse(path):
-            yield name(path), f"{name(path)}:{getattr(node, 'lineno', 0)}", node
+            yield file, f"{file}:{getattr(node, 'lineno', 0)}", node
 
 
 @cache
