@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import coco, voc
-from .arrays import IMAGE_LIMIT, Arrays, box_area, check_whole
+from .arrays import IMAGE_LIMIT, Arrays, check_whole
 from .coco_curves import LIMITS
 
 __all__ = ["Accumulator"]
@@ -52,8 +52,6 @@ class Accumulator:
             )  # fmt: skip
         except DataError as error:
             raise DataError(f"image {number}: {error}") from None
-        if arrays.gt_area is None:
-            arrays = replace(arrays, gt_area=box_area(arrays.gt_boxes))
         copies: dict[str, Any] = {name: getattr(arrays, name).copy() for name in COLUMNS}
         self._images[number] = replace(arrays, **copies)
         self._in_turn = image is None
@@ -82,7 +80,7 @@ class Accumulator:
 
     def _join(self) -> Arrays:
         """All images in one, in the order of their numbers."""
-        empty = Arrays.check([], [], [], [], [], [], [], gt_area=[], num_classes=self.num_classes)
+        empty = Arrays.check([], [], [], [], [], [], [], num_classes=self.num_classes)
         numbers = np.array(sorted(self._images), np.int64)
         parts = [self._images[number] for number in numbers.tolist()]
         columns: dict[str, Any] = {

@@ -38,7 +38,7 @@ class Arrays:
 
     det_boxes (D, 4) and det_scores (D,): float32 or wider. gt_boxes (G, 4) float64. Labels: any integers in
     0 ... num_classes - 1. Images: any integers in 0 ... IMAGE_LIMIT. gt_difficult and gt_crowd (G,) bool: VOC ignores
-    the one, COCO the other. gt_area (G,) float64, or None for the areas of the boxes.
+    the one, COCO the other. gt_area (G,) float64: as stated, else that of the boxes.
     det_sides (D, 2), gt_sides (G, 2) and det_area (D,) float64: width, height and area as COCO files state them, where
     the difference of the corners would be rounded; None for arrays.
     """
@@ -52,7 +52,7 @@ class Arrays:
     gt_images: Array
     gt_difficult: Mask
     gt_crowd: Mask
-    gt_area: NDArray[np.float64] | None
+    gt_area: NDArray[np.float64]
     num_classes: int
     det_sides: NDArray[np.float64] | None = None
     gt_sides: NDArray[np.float64] | None = None
@@ -77,8 +77,9 @@ class Arrays:
         """Check arrays, lists or tensors; the arguments are those of `voc_evaluate` and `coco_evaluate`."""
         classes = check_whole("num_classes", num_classes, 1, CLASS_LIMIT)
         boxes, truths = _boxes("det_boxes", det_boxes), _boxes("gt_boxes", gt_boxes)
-        area = None
-        if gt_area is not None:
+        if gt_area is None:
+            area = box_area(truths)
+        else:
             area = _floats("gt_area", gt_area, len(truths), "gt_boxes").astype(np.float64)
             _refuse("gt_area", area, area < 0, "a finite number >= 0")
         return cls(

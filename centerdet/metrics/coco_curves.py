@@ -71,8 +71,8 @@ def match_detections(arrays: Arrays, rules: Rules) -> Matched:
     rows = _best_rows(arrays, cells, rules.limits[-1])
     if len(rows) < len(cells.det):
         arrays, cells = arrays.take(rows), cells._replace(det=cells.det[rows])
-    gt_area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
-    real = np.array([~arrays.gt_crowd & (low <= gt_area) & (gt_area <= high) for low, high in rules.ranges])
+    area = arrays.gt_area
+    real = np.array([~arrays.gt_crowd & (low <= area) & (area <= high) for low, high in rules.ranges])
     # `match` works outward from a range that contains the others.
     extra = int((real[0] < real).any())
     outer = np.concatenate([real.any(0, keepdims=True), real]) if extra else real

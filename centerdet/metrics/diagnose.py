@@ -57,8 +57,7 @@ def ap_by_size(arrays: Arrays, match: VocMatch) -> SizeAP:
     Ground truths outside a size are ignored like difficult ones, with every detection matched to them. A detection
     without a match (its best IoU is below the threshold) is ignored if the area of its box is outside.
     """
-    gt_area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
-    det_area = box_area(arrays.det_boxes)
+    gt_area, det_area = arrays.gt_area, box_area(arrays.det_boxes)
     matched = match.best_iou >= match.iou_threshold
     det_area[matched] = gt_area[match.best_gt[matched]]
     results = []

@@ -183,8 +183,7 @@ def _twins(arrays: Arrays, seen: Floats, real: Mask) -> tuple[Ints, Floats]:
 
 def _spurious(arrays: Arrays, seen: Floats, alone: Mask, score_threshold: float) -> tuple[Ints, Floats]:
     """Ground truths that no detection overlaps, and the probability that each has no object."""
-    area = box_area(arrays.gt_boxes) if arrays.gt_area is None else arrays.gt_area
-    size = np.searchsorted([SIZE_RANGES["small"][1], SIZE_RANGES["medium"][1]], area)
+    size = np.searchsorted([SIZE_RANGES["small"][1], SIZE_RANGES["medium"][1]], arrays.gt_area)
     group = np.multiply(arrays.gt_labels, 3, dtype=np.int64) + size
     used = ~(arrays.gt_difficult | arrays.gt_crowd)
     objects, overlooked = (
