@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import CenterdetError, WriteError
+from .errors import CenterdetError, DataError, MissingDataError, WriteError
 
-__all__ = ["is_companion", "lock_folder", "new_folder", "open_atomic", "walk_files", "write_atomic"]
+__all__ = [
+    "is_companion", "lock_folder", "new_folder", "open_atomic", "read_file", "walk_files", "write_atomic", "writing",
+]  # fmt: skip
 
 COMPANIONS = {
     "$recycle.bin",
@@ -73,6 +75,27 @@ def _walk(
         yield from _walk(path, suffixes, passed_over, (*above, real))
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file of a dataset."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise what the system refuses as a `WriteError` of this path."""
+    try:
+        yield
+    except CenterdetError:  # some are OSErrors as well
+        raise
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def write_atomic(path: str | Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file: see `open_atomic`."""
     with open_atomic(path, sync=sync) as file:
@@ -88,18 +111,15 @@ def open_atomic(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     path = Path(path)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
+        with writing(path):
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            part.replace(path)
             if sync:
-                os.fsync(file.fileno())
-        part.replace(path)
-        if sync:
-            _sync_folder(path.parent)
-    except CenterdetError:  # of the block: some are OSErrors as well
-        raise
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+                _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             part.unlink()
@@ -111,21 +131,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path).absolute()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise WriteError(f"{path}: expected a new or empty folder")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
     with place as folder:
         draft = Path(folder, path.name)
         draft.mkdir()
         yield draft
-        try:
+        with writing(path):
             if path.exists():
-                path.rmdir()
+                path.rmdir()  # fails where another process has put files into it
             os.rename(draft, path)
-        except OSError as error:  # such as files of another process
-            raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
         _sync_folder(path.parent)
 
 
@@ -138,11 +154,9 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     new = not folder.exists()
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("wb")
-    except OSError as error:
-        raise WriteError(f"{folder}: cannot be written: {error.strerror or error}") from error
     with file:
         try:
             import fcntl

@@ -1,11 +1,15 @@
 import os
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from centerdet.errors import DataError, MissingImageError, WriteError
+from centerdet.data.files import load_json, read_text
+from centerdet.errors import DataError, MissingDataError, MissingImageError, WriteError
 from centerdet.files import new_folder, open_atomic, write_atomic
+from centerdet.metrics.coco_records import read_json
 
 
 def fail_halfway(path: Path) -> None:
@@ -60,3 +64,11 @@ def test_file_and_folder_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with new_folder(tmp_path / "b"):
         pass
     assert folders == [False, True, True]
+
+
+@pytest.mark.parametrize("read", [read_text, load_json, read_json])
+def test_a_file_that_cannot_be_read_is_named(read: Callable[[Path], object], tmp_path: Path) -> None:
+    cases = {"none": (MissingDataError, "no such file"), ".": (DataError, "cannot"), "a\0b": (DataError, "cannot")}
+    for name, (kind, reason) in cases.items():
+        with pytest.raises(kind, match=re.escape(f"{tmp_path / name}: {reason}")):
+            read(tmp_path / name)

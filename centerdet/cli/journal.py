@@ -38,13 +38,11 @@ class Journal:
             self._read(options)
         complete = sorted({row["path"] for row in self.rows if row["video"]})
         self._content = [{"options": options}, *self.rows, *({"complete": source} for source in complete)]
-        self._file: RawIOBase | None = None
-        self._opened = ExitStack()
+        self._file: RawIOBase
+        self._opened: ExitStack
 
     def add(self, row: Row) -> None:
-        """Append a row."""
-        if self._file is None:
-            raise ValueError("expected an entered journal")
+        """Append a row to the entered journal."""
         with writing(self.path):
             self._file.write(json.dumps(row).encode() + b"\n")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..errors import AnnotationError, DataError, MissingDataError
-from ..files import is_companion, walk_files
+from ..errors import AnnotationError, DataError
+from ..files import is_companion, read_file, walk_files
 from ..images import IMAGE_SUFFIXES
 from .problems import Problem, Report
 
@@ -40,15 +40,11 @@ def find_images(folder: Path, report: Report = lambda problem: None) -> Iterator
 
 def read_text(path: Path, *, lenient: bool = False) -> str:
     """The content of a text file in UTF-8, or in UTF-16 with its mark; lenient: other bytes as file names hold them."""
+    content = read_file(path)
     try:
-        content = path.read_bytes()
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return content.decode("utf-16")
         return content.decode("utf-8-sig", "surrogateescape" if lenient else "strict")
-    except FileNotFoundError:
-        raise MissingDataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text: {error}") from error
 
@@ -60,15 +56,11 @@ def read_lines(path: Path, *, lenient: bool = False) -> list[str]:
 
 def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The content of a JSON file; object_hook: as of `json.loads`, called with each object as soon as it is read."""
+    content = read_file(path)
     try:
-        content = path.read_bytes()
         text = content.decode(json.detect_encoding(content), "surrogatepass")
         del content  # large files have no place twice
         return json.loads(text, object_hook=object_hook)
-    except FileNotFoundError:
-        raise MissingDataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: broken JSON: {error}") from error
 

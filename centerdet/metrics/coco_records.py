@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AnnotationError, DataError, MissingDataError
+from ..errors import AnnotationError, DataError
+from ..files import read_file
 from .arrays import COORDINATE_LIMIT, Arrays
 
 __all__ = ["Columns", "Table", "column", "find", "json_loader", "read_json", "select", "to_arrays", "uncollected"]
@@ -95,12 +96,7 @@ class Table:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The content of a JSON file: by orjson or msgspec where one is installed, else by the standard library."""
     file = Path(path)
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise MissingDataError(f"{file}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    content = read_file(file)
     with uncollected():
         try:
             try:
