@@ -42,9 +42,9 @@ def write_list(paths: Paths, file: BinaryIO, shard_size: int) -> tuple[int, str]
                 writer.write_table(pyarrow.table({"path": chunk}, schema), row_group_size=shard_size)
                 digest.update(json.dumps(chunk).encode())
                 count += len(chunk)
+    except DataError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"paths: expected paths in UTF-8 from row {count} on: {error}") from error
     if not count:
         raise DataError("paths: expected at least one image")
@@ -88,7 +88,9 @@ def _read_options(out: Path) -> dict[str, Any]:
     path = out / OPTIONS
     try:
         options: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        if missing := {"images", "shard_size", "names"} - dict(options).keys():
+            raise ValueError(f"{min(missing)} is missing")
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read: expected a folder of predict_dataset: {error}") from error
     return options
 

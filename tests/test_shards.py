@@ -103,3 +103,11 @@ def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f": {name} was .* when the run was started, and is .* now"):
             check_options(tmp_path, {**options, name: value})
     check_options(tmp_path, options)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"5", b"[]", b"{}", b'{"images": 5, "names": []}', b"\xff"])
+def test_a_file_of_options_that_is_none_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "_options.json").write_bytes(content)
+    for read in (lambda: list_shards(tmp_path), lambda: check_options(tmp_path, {"images": 5})):
+        with pytest.raises(DataError, match=r"_options\.json: cannot be read: expected a folder of predict_dataset"):
+            read()
