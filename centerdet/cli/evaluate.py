@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.coco import COCO_FILES
+from ..data.coco import find_annotations
 from ..data.formats import find_packed, find_splits, read_dataset, recognize
 from ..data.problems import Notes, Problem
 from ..data.records import ReadOptions
@@ -165,7 +165,4 @@ def _annotations(data: Path, splits: Sequence[str]) -> list[Path]:
     """The JSON files of a COCO dataset; an empty list for other formats."""
     if recognize(data) != "coco":
         return []
-    if data.is_file():
-        return [data]
-    tried = ([data / pattern.format(split) for pattern in COCO_FILES] for split in splits)
-    return [next(file for file in files if file.is_file()) for files in tried]
+    return [data] if data.is_file() else [find_annotations(data, split) for split in splits]

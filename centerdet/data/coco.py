@@ -21,7 +21,7 @@ from .records import PLAIN, Item, ReadOptions, Record, Unreadable, assemble, rep
 from .sample import Dataset, Sample
 from .writing import Entry, Placing, prepare, write_files
 
-__all__ = ["COCO_FILES", "coco_annotations", "read_coco", "to_bbox", "write_coco"]
+__all__ = ["COCO_FILES", "coco_annotations", "find_annotations", "read_coco", "to_bbox", "write_coco"]
 
 COCO_FILES = (
     "annotations/instances_{}.json", "annotations/person_keypoints_{}.json", "annotations/{}.json",
@@ -51,7 +51,7 @@ def read_coco(
     may be missing, as may an image's height and width.
     """
     root, splits = Path(root), as_tuple(splits)
-    files = [(root, "")] if root.suffix == ".json" else [(_find_file(root, split), split) for split in splits]
+    files = [(root, "")] if root.suffix == ".json" else [(find_annotations(root, split), split) for split in splits]
     if not files or (splits and root.suffix == ".json"):
         raise DataError(f"{root}: expected splits of a folder, or a JSON file without splits, got {list(splits)}")
     contents = [(file, split, _load(file)) for file, split in files]
@@ -121,7 +121,8 @@ def coco_annotations(
     return annotations
 
 
-def _find_file(root: Path, split: str) -> Path:
+def find_annotations(root: Path, split: str) -> Path:
+    """The JSON of a split of a folder."""
     if not root.is_dir():
         raise MissingDataError(f"{root}: no such folder")
     if leads_out(split):

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..errors import AnnotationError, CenterdetError, DataError, MissingDataError
 from ..files import walk_files
+from ..orientation import Box
 from ..text import as_tuple
 from .coco_records import to_size
 from .files import Finder, find_images, load_json
-from .problems import Problem, Report, fail
+from .problems import Problem, Report, fail, val_hint
 from .records import PLAIN, Item, ReadOptions, Record, assemble, report_similar
 from .sample import Dataset
 from .tables import list_tables, read_tables
@@ -22,7 +23,6 @@ from .tables import list_tables, read_tables
 __all__ = ["EXPORTS", "list_export_splits", "read_export", "recognize_export"]
 
 Items = Iterator[Item]
-Box = tuple[float, float, float, float]
 
 
 def read_export(
@@ -43,8 +43,7 @@ def read_export(
     files = known(root)
     chosen = as_tuple(splits) or list(files)
     if missing := [split for split in chosen if split not in files]:
-        hint = ": pass --val '' to train without validation" if missing == ["val"] else ""
-        raise MissingDataError(f"{root}: no such split {missing[0]!r}; known are {list(files)}{hint}")
+        raise MissingDataError(f"{root}: no such split {missing[0]!r}; known are {list(files)}{val_hint(missing[0])}")
     top = root if root.is_dir() else root.parent
 
     def items(split: str, report: Report) -> list[Item]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ImageError, MissingImageError
 from ..images import read_header, read_size
-from ..orientation import turn_box
+from ..orientation import Box, turn_box
 from ..text import nearest
 from .problems import Problem, Report
 from .sample import Dataset, Sample
@@ -79,7 +79,7 @@ class Record:
 
     where: str
     name: str
-    box: tuple[float, float, float, float]
+    box: Box
     given: Sequence[object]
     difficult: bool = False
     crowd: bool = False
@@ -152,11 +152,7 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
         records = _rescale(item, size, options, report)
         if not records:
             return None
-    boxes: list[tuple[float, float, float, float]] = []
-    labels: list[int] = []
-    flags: list[tuple[bool, bool]] = []
-    areas: list[float | None] = []
-    lost: list[tuple[str, str]] = []
+    kept: list[tuple[Record, Box]] = []
     seen = set()
     for record in records:
         if record.name not in index:
@@ -171,20 +167,23 @@ def _build(item: Item, index: Mapping[str, int], options: ReadOptions, report: R
             if (record.name, box) in seen:
                 report(Problem("duplicate box", record.where, f"{record.name} has the box of another {record.name}"))
             seen.add((record.name, box))
-            boxes.append(box)
-            labels.append(index[record.name])
-            flags.append((record.difficult, record.crowd))
-            areas.append(record.area)
-            lost += [_pair(record.name, what) for what in record.lost]
-    difficult, crowd = (np.array([flag[place] for flag in flags], bool) for place in range(2))
-    stated = None
-    if any(area is not None for area in areas):
-        plain = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
-        stated = np.array([one if area is None else area for one, area in zip(plain, areas, strict=True)])
+            kept.append((record, box))
+    areas = None
+    if any(record.area is not None for record, _ in kept):
+        areas = np.array([
+            (right - left) * (bottom - top) if record.area is None else record.area
+            for record, (left, top, right, bottom) in kept
+        ])  # fmt: skip
     return Sample(
-        path, np.array(boxes or np.zeros((0, 4))), np.array(labels, np.int64), difficult, crowd, size,
-        areas=stated, lost=lost or (),
-    )  # fmt: skip
+        path,
+        np.array([box for _, box in kept], np.float64).reshape(-1, 4),
+        np.array([index[record.name] for record, _ in kept], np.int64),
+        np.array([record.difficult for record, _ in kept], bool),
+        np.array([record.crowd for record, _ in kept], bool),
+        size,
+        areas=areas,
+        lost=[_pair(record.name, what) for record, _ in kept for what in record.lost] or (),
+    )
 
 
 @cache
@@ -193,9 +192,7 @@ def _pair(name: str, what: str) -> tuple[str, str]:
     return name, what
 
 
-def _check_box(
-    record: Record, size: tuple[int, int], clip: bool, report: Report
-) -> tuple[float, float, float, float] | None:
+def _check_box(record: Record, size: tuple[int, int], clip: bool, report: Report) -> Box | None:
     """The box, clipped if asked for; None where it has no area or less than half of it lies in the image."""
     (left, top, right, bottom), (height, width) = record.box, size
     if left < right and top < bottom and left >= 0 and top >= 0 and right <= width and bottom <= height:
@@ -219,7 +216,7 @@ def _check_box(
     return clipped if clip else record.box
 
 
-def _scale(box: tuple[float, float, float, float], across: float, down: float) -> tuple[float, float, float, float]:
+def _scale(box: Box, across: float, down: float) -> Box:
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down
 
 

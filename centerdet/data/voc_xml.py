@@ -17,6 +17,7 @@ from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..orientation import Box
 from .problems import Problem, Report
 from .records import Record, Unreadable, to_flag
 from .sample import Sample
@@ -39,7 +40,7 @@ Rounding YOLO's fractions moves a side by 0.75 units of the last digit at most: 
 back from images up to 1,333 px, with the eight that `write_yolo` has from those up to 133,333 px."""
 
 
-def from_corners(xmin: float, ymin: float, xmax: float, ymax: float) -> tuple[float, float, float, float]:
+def from_corners(xmin: float, ymin: float, xmax: float, ymax: float) -> Box:
     """VOC's corners as a box."""
     return xmin - 1, ymin - 1, xmax, ymax
 

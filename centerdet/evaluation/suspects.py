@@ -22,11 +22,10 @@ from ..files import new_folder, write_atomic
 from ..images import read_size
 from ..metrics.arrays import Arrays
 from ..metrics.label_errors import LabelErrorKind, LabelErrors
+from ..orientation import Box
 from .ids import list_ids, list_stems
 
 __all__ = ["Suspect", "check_place", "correct", "describe", "write_suspects"]
-
-Box = tuple[float, float, float, float]
 
 
 class Suspect(NamedTuple):

@@ -87,6 +87,7 @@ class Backbone(nn.Module):
 
 def _lite(width: float, depth: float) -> Builder:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
+        """Stages: stem, then seven stages with 16, 24, 40, 80, 112, 192 and 320 channels, times the width."""
         table = lite_table(width, depth)
         channels = [STEM, *(row[1] for row in table)]
         taps = (2, 3, 5, 7)
@@ -97,33 +98,32 @@ def _lite(width: float, depth: float) -> Builder:
             state = name_by_order(state, backbone.state_dict())
         return backbone, _load(backbone, state)
 
-    build.__doc__ = "Stages: stem, then seven stages with 16, 24, 40, 80, 112, 192 and 320 channels, times the width."
     return build
 
 
-def _classifier(name: str) -> Any:
-    """Torchvision's model; the import is here because it takes seconds."""
+def _classifier(name: str, state: State | None) -> tuple[Any, LoadReport | None]:
+    """Torchvision's model with these weights; the import is here because it takes seconds."""
     from torchvision.models import get_model
 
-    return get_model(name, weights=None)
+    model = get_model(name, weights=None)
+    return model, None if state is None else _load(model, state)
 
 
 def _resnet(name: str, channels: tuple[int, int, int, int]) -> Builder:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
-        model = _classifier(name)
-        report = None if state is None else _load(model, state)
+        """Stages: stem, layer1 to layer4."""
+        model, report = _classifier(name, state)
         stem = nn.Sequential(model.conv1, model.bn1, model.relu)
         stages = [stem, nn.Sequential(model.maxpool, model.layer1), model.layer2, model.layer3, model.layer4]
         return Backbone(stages, (1, 2, 3, 4), channels), report
 
-    build.__doc__ = "Stages: stem, layer1 to layer4."
     return build
 
 
 def _vgg(name: str) -> Builder:
     def build(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
-        model = _classifier(name)
-        report = None if state is None else _load(model, state)
+        """Stages: the 13 convolution modules, each with the pooling before it, then the last pooling."""
+        model, report = _classifier(name, state)
         groups: list[list[nn.Module]] = []
         pooled: list[nn.Module] = []  # a pooling layer starts the stage of the next convolution
         for layer in model.features:
@@ -137,14 +137,12 @@ def _vgg(name: str) -> Builder:
         stages: list[nn.Module] = [nn.Sequential(*group) for group in [*groups, pooled]]
         return Backbone(stages, (6, 9, 12, 13), (256, 512, 512, 512)), report
 
-    build.__doc__ = "Stages: the 13 convolution modules, each with the pooling before it, then the last pooling."
     return build
 
 
 def mobilenet_v3_large(state: State | None = None) -> tuple[Backbone, LoadReport | None]:
     """Stages: stem, then 16, 24, 40, 112 and 160 channels."""
-    model = _classifier("mobilenet_v3_large")
-    report = None if state is None else _load(model, state)
+    model, report = _classifier("mobilenet_v3_large", state)
     ends = (0, 1, 2, 4, 7, 13, 16)
     stages: list[nn.Module] = [model.features[a:b] for a, b in pairwise(ends)]
     return Backbone(stages, (2, 3, 4, 5), (24, 40, 112, 160)), report
