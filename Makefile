@@ -49,9 +49,11 @@ release: $(VENV)/.dev  ## wheel and sdist, built twice and compared, and a list 
 	for folder in dist dist/again; do $(BIN)/python -m build --no-isolation --outdir $$folder || exit 1; done
 	for file in dist/again/*; do cmp "$$file" "dist/$${file##*/}" || exit 1; done
 	rm -r dist/again
-	$(PYTHON) -m venv .venv-release
+	$(PYTHON) -m venv --clear .venv-release
 	.venv-release/bin/python -m pip install dist/*.whl
-	$(BIN)/cyclonedx-py environment --of JSON -o dist/centerdet.cdx.json .venv-release
+	$(PYTHON) -m venv --clear .venv-sbom
+	.venv-sbom/bin/python -m pip install 'cyclonedx-bom>=5'
+	.venv-sbom/bin/cyclonedx-py environment --of JSON -o dist/centerdet.cdx.json .venv-release
 
 clean:  ## remove what building and testing made, but not .venv and runs
 	rm -rf .cache .coverage* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
