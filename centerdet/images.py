@@ -52,7 +52,9 @@ Source: TypeAlias = str | Path | bytes | Image.Image | NDArray[Any] | _Tensor
 """A path, the bytes of an image file, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W)."""
 
 
-def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def load(
+    source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS, where: str = "image from bytes"
+) -> NDArray[np.uint8]:
     """Any image as RGB uint8 (H, W, 3), upright and contiguous.
 
     Args:
@@ -60,6 +62,7 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
             (3, H, W); arrays and tensors may also be gray (H, W), (H, W, 1) or have an alpha channel (H, W, 4).
         color: "bgr" where an array or tensor has blue first, as OpenCV reads them; of no effect on files.
         max_pixels: refuse a larger image; a file's header is read before its pixels.
+        where: what errors call the bytes of a file.
 
     Transparency is blended with white, 16 bits a channel are cut to their high byte, of several frames the first is
     read. Floats are refused, since their range is unknown (1 or 255). Anything unusable is an `ImageError`.
@@ -70,7 +73,7 @@ def load(source: Source, *, color: str = "rgb", max_pixels: int = MAX_PIXELS) ->
         with _open_file(source) as file:
             return _load_file(file, str(source), max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _load_file(io.BytesIO(source), "image from bytes", max_pixels)
+        return _load_file(io.BytesIO(source), where, max_pixels)
     if isinstance(source, Image.Image):
         _check_size(source.height, source.width, "PIL image", max_pixels)
         return _decode(source, "PIL image")

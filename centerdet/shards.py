@@ -129,10 +129,7 @@ def _load(path: str) -> Any:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # each file system raises its own kinds
         raise ImageError(f"{path}: cannot be read: {error}") from error
-    try:
-        return load(content)
-    except ImageError as error:
-        raise ImageError(f"{path}: {str(error).removeprefix('image from bytes: ')}") from error
+    return load(content, where=path)
 
 
 def write_rows(shard: Path, rows: Iterator[Row]) -> None:

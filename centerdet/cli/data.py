@@ -95,23 +95,21 @@ def check(
     ]
     different = [problem for one, other in combinations(reports, 2) for problem in compare_labels(one, other)]
     reports[-1] = replace(reports[-1], problems=(*reports[-1].problems, *different))
-    texts = []
-    for report in reports:
+    plain, texts = {}, []
+    for name, report in zip(map(str, data), reports, strict=True):
         ceilings = {
             one: measure_ceiling(samples, size=size, stride=stride, progress=partial(follow, description="ceiling"))
             for one, samples in report.sets.items()
         }
-        if as_json:
-            statistics = {one: values | {"ceiling": ceilings[one]} for one, values in report.statistics.items()}
-            texts.append(json.dumps(replace(report, statistics=statistics).to_dict()))
-        else:
-            remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}
-            texts.append("\n".join(report.lines(statistics=not quiet, remarks=remarks)))
-    if len(data) > 1:
-        heads = [f"{json.dumps(str(root))}: " if as_json else f"{root}\n" for root in data]
-        texts = [head + text for head, text in zip(heads, texts, strict=True)]
-        texts = [f"{{{', '.join(texts)}}}"] if as_json else texts
-    console.out("\n\n".join(texts))
+        statistics = {one: values | {"ceiling": ceilings[one]} for one, values in report.statistics.items()}
+        plain[name] = replace(report, statistics=statistics).to_dict()
+        remarks = {one: _describe_ceiling(ceiling) for one, ceiling in ceilings.items()}
+        lines = report.lines(statistics=not quiet, remarks=remarks)
+        texts.append("\n".join([name, *lines] if len(data) > 1 else lines))
+    if as_json:
+        console.out(json.dumps(plain if len(data) > 1 else plain[str(data[0])]))
+    else:
+        console.out("\n\n".join(texts))
     if sheet and reports[0].sets:
         sets = reports[0].sets
         write_image(

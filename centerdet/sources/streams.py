@@ -189,14 +189,13 @@ class _Plan:
             yield Found(where, None, error, is_file)
 
     def _read_standard_input(self) -> Iterator[Found]:
-        """The bytes of an image; `load` limits their number."""
+        where = "standard input"
         try:
             if sys.stdin is None or sys.stdin.isatty():
-                raise ImageError("expected the bytes of an image, got a terminal: pipe a file into it")
-            yield Found(STANDARD_INPUT, None, load(read_stream(sys.stdin.buffer, "image from bytes")))
+                raise ImageError(f"{where}: expected the bytes of an image, got a terminal: pipe a file into it")
+            yield Found(STANDARD_INPUT, None, load(read_stream(sys.stdin.buffer, where), where=where))
         except ImageError as error:
-            reason = str(error).removeprefix("image from bytes: ")
-            yield Found(STANDARD_INPUT, None, ImageError(f"standard input: {reason}"))
+            yield Found(STANDARD_INPUT, None, error)
 
     def _fetch(self, url: str) -> Iterator[Found]:
         from .urls import download
@@ -207,10 +206,9 @@ class _Plan:
             yield Found(url, None, error)
             return
         try:
-            yield Found(url, None, load(content))
+            yield Found(url, None, load(content, where=url))
         except ImageError as error:
-            reason = str(error).removeprefix("image from bytes: ")
-            yield Found(url, None, ImageError(f"{url}: {reason} (Content-Type: {kind!r:.80})"))
+            yield Found(url, None, ImageError(f"{error} (Content-Type: {kind!r:.80})"))
 
 
 def _require(module: str, source: str, need: str, extra: str) -> None:

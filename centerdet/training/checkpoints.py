@@ -156,16 +156,15 @@ def _read_fingerprints(file: Path) -> list[dict[str, Any]]:
     """The content of a data.json."""
     try:
         content = json.loads(file.read_bytes())
-        valid = all(
+        valid = isinstance(content, list) and all(
             set(one) == {"names", "images"}
             and all(isinstance(name, str) for name in one["names"])
             and all(isinstance(name, str) and isinstance(digest, str) for name, digest in one["images"])
             for one in content
         )
+        if not valid:
+            raise ValueError("expected names and images")
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{file}: broken: {error}: delete it to continue without comparing the data") from error
-    if not (isinstance(content, list) and valid):
-        raise ConfigError(
-            f"{file}: broken: expected names and images: delete it to continue without comparing the data"
-        )
-    return content
+    fingerprints: list[dict[str, Any]] = content
+    return fingerprints
