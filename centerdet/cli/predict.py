@@ -108,7 +108,7 @@ def predict(
         "classes": classes, "nms_iou": nms_iou, "max_detections": max_detections, "labels": labels, **tiles,
     }  # fmt: skip
     name_of = _names()
-    done = objects = broken = 0
+    images = objects = broken = 0
     stopped = False
     with ExitStack() as stack:
         files = LabelFiles(labels, out / "labels" if out else None, detector.names) if labels else None
@@ -122,9 +122,9 @@ def predict(
             stack.enter_context(journal)
         for row in journal.rows if journal else ():
             write(row)
-            done, broken = done + 1, broken + ("error" in row)
+            broken += "error" in row
             if "objects" in row:
-                objects += len(row["objects"])
+                images, objects = images + 1, objects + len(row["objects"])
                 name = name_of(row["path"])
                 if files:
                     files.write(Detections.from_dict(row, detector.names), row["path"], name, row["frame"])
@@ -152,7 +152,7 @@ def predict(
                     errors.out(f"error: {error}")
                     row |= {"error": str(error)}
                 else:
-                    objects += len(result)
+                    images, objects = images + 1, objects + len(result)
                     row = {**result.to_dict(), **row}
                 write(row)
                 if journal:
@@ -160,7 +160,6 @@ def predict(
                 if "objects" in row and not quiet and json_file != "-":
                     shown = ", ".join(f"{one['name']} {one['score']:.2f}" for one in row["objects"]) or "nothing"
                     console.out(f"{item.where}: {shown}".encode(errors="backslashreplace").decode())
-                done += 1
                 advance()
         except KeyboardInterrupt:
             stopped = True
@@ -173,7 +172,7 @@ def predict(
     if not quiet:
         for why, paths in passed.items():
             errors.out(f"passed over: {plural(len(paths), 'file')} ({why}), such as {paths[0]}")
-        shown = f"{plural(objects, 'object')} in {plural(done - broken, 'image')}"
+        shown = f"{plural(objects, 'object')} in {plural(images, 'image')}"
         skipped = f", {len(journal.rows)} finished before" if journal and journal.rows else ""
         errors.out(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
     if broken or stopped:

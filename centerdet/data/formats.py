@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -95,10 +95,16 @@ def keep_classes(sets: Sequence[Dataset], names: Sequence[str]) -> list[Dataset]
     """
     if not names:
         return list(sets)
-    order, known = as_tuple(names), dict.fromkeys(name for data in sets for name in data.names)
-    if unknown := [name for name in order if name not in known]:
-        raise DataError(f"names: the dataset has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
+    order = as_tuple(names)
+    _check_known("names", order, sets)
     return [_keep(data, order) for data in sets]
+
+
+def _check_known(what: str, names: Iterable[str], sets: Sequence[Dataset]) -> None:
+    """Refuse a name that none of the datasets has."""
+    known = dict.fromkeys(name for data in sets for name in data.names)
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"{what}: the dataset has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
 
 
 def _keep(data: Dataset, order: tuple[str, ...]) -> Dataset:
@@ -129,9 +135,7 @@ def rename_classes(sets: Sequence[Dataset], rename: Mapping[str, str]) -> list[D
 
     A name that none of the datasets has is an error.
     """
-    known = dict.fromkeys(name for data in sets for name in data.names)
-    if unknown := [name for name in rename if name not in known]:
-        raise DataError(f"rename: the dataset has no class {unknown[0]!r}, {nearest(unknown[0], known)}")
+    _check_known("rename", rename, sets)
     if not rename:
         return list(sets)
     renamed = []

@@ -101,12 +101,7 @@ def bootstrap_ap(
     """
     check_options(resamples, confidence, seed)
     det_images, gt_images, num_images = number_images(arrays, num_images)
-    rows = match.order[~match.ignored[match.order]]
-    real = ~arrays.gt_difficult
-    ranking = rank(
-        arrays.det_labels[rows], match.true_positive[rows], det_images[rows],
-        arrays.gt_labels[real], gt_images[real], arrays.num_classes,
-    )  # fmt: skip
+    ranking = _rank_match(arrays, match, det_images, gt_images)
     point = average_precisions(ranking, np.ones((1, num_images), np.int32))
     samples = _resample(ranking, partial(draw_images, seed, num_images), num_images, resamples)
     area, eleven, mean_area, mean_eleven = (
@@ -143,13 +138,10 @@ def compare_models(
     both = replace(one, **columns)
     det_images, gt_images, num_images = number_images(both, num_images)
     split = len(one.det_boxes)
-    real = ~both.gt_difficult
-    gt_labels, gt_images = both.gt_labels[real], gt_images[real]
-    rankings = []
-    for match, start in ((first_match, 0), (second_match, split)):
-        order = match.order[~match.ignored[match.order]]
-        rows, correct = order + start, match.true_positive[order]
-        rankings.append(rank(both.det_labels[rows], correct, det_images[rows], gt_labels, gt_images, both.num_classes))
+    rankings = [
+        _rank_match(one, first_match, det_images[:split], gt_images),
+        _rank_match(two, second_match, det_images[split:], gt_images),
+    ]
     points = [average_precisions(ranking, np.ones((1, num_images), np.int32)) for ranking in rankings]
     drawn = [_resample(ranking, partial(draw_images, seed, num_images), num_images, resamples) for ranking in rankings]
 
@@ -158,7 +150,7 @@ def compare_models(
     ignored = np.concatenate([first_match.ignored, second_match.ignored])
     side = det_images + num_images * (np.arange(len(det_images)) >= split)
     rows = np.lexsort((-both.det_scores, both.det_labels))
-    rows = rows[~ignored[rows]]
+    rows, gt_labels = rows[~ignored[rows]], both.gt_labels[~both.gt_difficult]
     swapped = rank(
         both.det_labels[rows], correct[rows], side[rows],
         gt_labels, np.full(len(gt_labels), 2 * num_images), both.num_classes,
@@ -200,6 +192,14 @@ def rank(labels: Array, correct: Array, images: Array, gt_labels: Array, gt_imag
         truths = order[slice(*np.searchsorted(gt_sorted, [label, label + 1]))]
         classes.append(RankedClass(label, images[start:used], positions, gt_images[truths]))
     return Ranking(classes, num_classes)
+
+
+def _rank_match(arrays: Arrays, match: VocMatch, det_images: Array, gt_images: Array) -> Ranking:
+    rows, real = match.order[~match.ignored[match.order]], ~arrays.gt_difficult
+    return rank(
+        arrays.det_labels[rows], match.true_positive[rows], det_images[rows],
+        arrays.gt_labels[real], gt_images[real], arrays.num_classes,
+    )  # fmt: skip
 
 
 def average_precisions(ranking: Ranking, weights: NDArray[np.int32]) -> tuple[Floats, Floats, Floats, Floats]:
