@@ -1,6 +1,7 @@
 """The shell's commands on real files: what they print, write and exit with."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from centerdet import __version__
 from centerdet.cli import app, main
+from centerdet.cli.show import bar
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
 from centerdet.detector import Detector
 from centerdet.runtimes.weights import read_tensors
@@ -177,6 +180,15 @@ def test_the_shell_completes_commands_and_options() -> None:
     assert "_CENTERDET_COMPLETE=complete_bash" in program("--show-completion", "bash", **named).stdout
     asked = {"_CENTERDET_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "centerdet train --pres"}
     assert "--preset" in program(**asked).stdout
+
+
+def test_labels_of_progress_bars_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr("centerdet.cli.show.errors", Console(file=shown, force_terminal=True, width=99))
+    for text in (False, True):
+        with bar("export [/data]/[bold].onnx", 1, text=text):
+            pass
+    assert shown.getvalue().count("export [/data]/[bold].onnx") >= 2
 
 
 def test_colors_are_for_terminals() -> None:
