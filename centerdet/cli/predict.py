@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -18,10 +19,11 @@ from ..text import nearest, plural
 from .journal import Journal
 from .labels import LABELS, LabelFiles
 from .options import Device, Overlap, Score, Tile, in_a_folder, tiling
-from .results import Copies, is_video, open_rows
+from .results import Copies, Row, is_video, open_rows
 from .show import console, errors
 
 if TYPE_CHECKING:
+    from ..detections import Detections
     from ..sources import Found
 
 __all__ = ["predict"]
@@ -108,7 +110,7 @@ def predict(
         "classes": classes, "nms_iou": nms_iou, "max_detections": max_detections, "labels": labels, **tiles,
     }  # fmt: skip
     name_of = _names()
-    images = objects = broken = 0
+    counts: Counter[str] = Counter()
     stopped = False
     with ExitStack() as stack:
         files = LabelFiles(labels, out / "labels" if out else None, detector.names) if labels else None
@@ -122,9 +124,8 @@ def predict(
             stack.enter_context(journal)
         for row in journal.rows if journal else ():
             write(row)
-            broken += "error" in row
+            counts += _count(row)
             if "objects" in row:
-                images, objects = images + 1, objects + len(row["objects"])
                 name = name_of(row["path"])
                 if files:
                     files.write(Detections.from_dict(row, detector.names), row["path"], name, row["frame"])
@@ -133,31 +134,20 @@ def predict(
         before: Found | None = None
         try:
             for item, result in stream:
-                row = {"source": item.where, "path": item.source, "frame": item.frame, "video": is_video(item)}
                 if journal and copies and before is not None and before.source != item.source and is_video(before):
                     copies.finish()
                     journal.complete(before.source)
                 before = item
-                try:
-                    if isinstance(result, CenterdetError):
-                        raise result
+                if isinstance(result, Detections):
                     result = result.filter(names=classes or None)[:max_detections]
-                    name = name_of(item.source)
-                    if copies:
-                        copies.write(item, result, name)
-                    if files:
-                        files.write(result, item.source, name, item.frame)
-                except ImageError as error:  # also if a copy is too large for JPEG
-                    broken += 1
-                    errors.out(f"error: {error}")
-                    row |= {"error": str(error)}
-                else:
-                    images, objects = images + 1, objects + len(result)
-                    row = {**result.to_dict(), **row}
+                row = _write(item, result, name_of, copies, files)
                 write(row)
                 if journal:
                     journal.add(row)
-                if "objects" in row and not quiet and json_file != "-":
+                counts += _count(row)
+                if "error" in row:
+                    errors.out(f"error: {row['error']}")
+                elif not quiet and json_file != "-":
                     shown = ", ".join(f"{one['name']} {one['score']:.2f}" for one in row["objects"]) or "nothing"
                     console.out(f"{item.where}: {shown}".encode(errors="backslashreplace").decode())
                 advance()
@@ -172,11 +162,38 @@ def predict(
     if not quiet:
         for why, paths in passed.items():
             errors.out(f"passed over: {plural(len(paths), 'file')} ({why}), such as {paths[0]}")
-        shown = f"{plural(objects, 'object')} in {plural(images, 'image')}"
+        shown = f"{plural(counts['objects'], 'object')} in {plural(counts['images'], 'image')}"
+        unread = f", {counts['errors']} could not be read" if counts["errors"] else ""
         skipped = f", {len(journal.rows)} finished before" if journal and journal.rows else ""
-        errors.out(f"{shown}{f', {broken} could not be read' * (broken > 0)}{skipped}{', stopped' * stopped}")
-    if broken or stopped:
+        errors.out(f"{shown}{unread}{skipped}{', stopped' * stopped}")
+    if counts["errors"] or stopped:
         raise typer.Exit(130 if stopped else 1)
+
+
+def _write(
+    item: "Found",
+    result: "Detections | CenterdetError",
+    name_of: Callable[[str], str],
+    copies: Copies | None,
+    files: LabelFiles | None,
+) -> Row:
+    """Write the copy and the labels of an image; its row, with an error if it, or its copy, is impossible."""
+    row = {"source": item.where, "path": item.source, "frame": item.frame, "video": is_video(item)}
+    try:
+        if isinstance(result, CenterdetError):
+            raise result
+        name = name_of(item.source)
+        if copies:
+            copies.write(item, result, name)
+        if files:
+            files.write(result, item.source, name, item.frame)
+    except ImageError as error:  # also if a copy is too large for JPEG
+        return {**row, "error": str(error)}
+    return {**result.to_dict(), **row}
+
+
+def _count(row: Row) -> Counter[str]:
+    return Counter(errors=1) if "error" in row else Counter(images=1, objects=len(row["objects"]))
 
 
 def _list_all(sources: list[str], passed_over: Callable[[Path, str], object]) -> Originals:
