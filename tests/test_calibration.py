@@ -410,7 +410,7 @@ def test_metadata_that_lies_is_refused_with_file_and_field(lie: str) -> None:
     result = spoil(value)
     fields = {"names": list(NAMES), "size": 64, "calibration": result if lie == "no object" else value}
     with pytest.raises(WeightsError) as caught:
-        check_header("lie.safetensors", fields, nms_iou=0.6)
+        check_header("lie.safetensors", fields)
     assert str(caught.value).startswith(f"lie.safetensors: {message}")
     assert len(str(caught.value)) < 400
 

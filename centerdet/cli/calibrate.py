@@ -45,7 +45,6 @@ def calibrate(
     precision:0.9`. Boxes and the AP of each class do not change. An existing calibration is replaced.
     """
     from ..detector import Detector
-    from ..runtimes import NMS_IOU
     from ..runtimes.pytorch import PyTorchRuntime, load_network
     from ..runtimes.weights import SHIPPED, check_header, read_tensors, weights_path, write_tensors
 
@@ -62,7 +61,7 @@ def calibrate(
             raise WriteError(f"{out}: exists already: pass --out {out} to replace it")
     tensors, fields = read_tensors(path)
     fields.pop("calibration", None)  # not checked: it may be for other classes
-    header = check_header(path, fields, nms_iou=NMS_IOU)
+    header = check_header(path, fields)
     network = load_network(path, tensors, fields)
     runtime = PyTorchRuntime(network, header.names, header.size, device=device or None, nms_iou=header.nms_iou)
     detector = Detector(runtime)

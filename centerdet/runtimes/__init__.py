@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, requires
 from ..metrics.score_map import Calibration
-from .weights import weights_path
+from .weights import NMS_IOU, weights_path
 
-__all__ = ["NMS_IOU", "TOP_K", "Outputs", "Runtime", "open_runtime"]
+__all__ = ["TOP_K", "Outputs", "Runtime", "open_runtime"]
 
 RUNTIMES = {
     ".onnx": ("onnx", "OnnxRuntime", "centerdet[onnx]"),
     ".xml": ("openvino", "OpenVinoRuntime", "centerdet[openvino]"),
 }
 """Module, class and requirement by a file's suffix; PyTorch runs the others."""
-NMS_IOU = 0.6
-"""Of two boxes of a class that overlap more, only the better one stays."""
 TOP_K = 200
 """Peaks that the network returns per image, K; less on a small grid."""
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from ..errors import ConfigError, WeightsError
-from . import NMS_IOU, Outputs, Runtime
+from . import Outputs, Runtime
 from .contract import check_contract, check_labels
 from .onnx_header import read_fields
 from .weights import Header, check_header, read_bytes
@@ -81,7 +81,7 @@ class OnnxRuntime(Runtime):
     def load(cls, path: str | Path, *, device: str | None = None, threads: int | None = None) -> "OnnxRuntime":
         """The runtime of a file that `centerdet export` wrote; any other is a `WeightsError`."""
         content = read_bytes(path)
-        header = check_header(path, read_fields(path, content), nms_iou=NMS_IOU)
+        header = check_header(path, read_fields(path, content))
         return cls(path, content, header, device=device, threads=threads)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:

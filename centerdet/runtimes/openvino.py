@@ -16,7 +16,7 @@ import openvino
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, WeightsError
-from . import NMS_IOU, Outputs, Runtime
+from . import Outputs, Runtime
 from .contract import check_contract, check_format, check_labels
 from .weights import Header, check_header, read_bytes
 
@@ -83,7 +83,7 @@ class OpenVinoRuntime(Runtime):
                 "export the weights anew"
             ) from error
         check_format(path, fields)
-        return cls(path, model, check_header(path, fields, nms_iou=NMS_IOU), device=device, threads=threads)
+        return cls(path, model, check_header(path, fields), device=device, threads=threads)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Runtime`."""

@@ -18,9 +18,9 @@ from ..metrics.score_map import Calibration
 from ..models import BACKBONES, Network
 from ..models.folding import fold
 from ..text import as_tuple
-from . import NMS_IOU, TOP_K, Outputs, Runtime
+from . import TOP_K, Outputs, Runtime
 from .process import is_forked, limit_threads
-from .weights import check_header, check_integer, read_tensors, write_tensors
+from .weights import NMS_IOU, check_header, check_integer, read_tensors, write_tensors
 
 __all__ = ["Graph", "PyTorchRuntime", "find_device", "halve", "load_network"]
 
@@ -89,7 +89,7 @@ class PyTorchRuntime(Runtime):
         the calibration of scores within bounds, and nothing else."""
         with _limit(1):  # a thread that only loads starts no worker threads, which would slow those of `run`
             tensors, fields = read_tensors(path)
-            header = check_header(path, fields, nms_iou=NMS_IOU)
+            header = check_header(path, fields)
             network = load_network(path, tensors, fields)
             return cls(
                 network, header.names, header.size, device=device, threads=threads, nms_iou=header.nms_iou,

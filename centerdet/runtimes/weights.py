@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "NMS_IOU",
     "SHIPPED",
     "Header",
     "check_header",
@@ -31,6 +32,9 @@ __all__ = [
     "weights_path",
     "write_tensors",
 ]
+
+NMS_IOU = 0.6
+"""Of two boxes of a class that overlap more, only the better one stays; a file may state another IoU."""
 
 SHIPPED = {"voc": "voc_efficientnet_lite0.safetensors", "voc-all": "voc_all_efficientnet_lite0.safetensors"}
 """Names of the detectors that the package ships, and their files."""
@@ -67,8 +71,8 @@ class Header:
     calibration: Calibration | None = None
 
 
-def check_header(where: str | Path, fields: Mapping[str, Any], *, nms_iou: float) -> Header:
-    """The fields `names`, `size`, `nms_iou` (by default the given one) and `calibration` (by default none) of the file
+def check_header(where: str | Path, fields: Mapping[str, Any]) -> Header:
+    """The fields `names`, `size`, `nms_iou` (by default NMS_IOU) and `calibration` (by default none) of the file
     `where`, checked."""
     for field in ("names", "size"):
         if field not in fields:
@@ -83,7 +87,7 @@ def check_header(where: str | Path, fields: Mapping[str, Any], *, nms_iou: float
     size = check_integer(where, "size", fields["size"], 32, MAX_SIZE)
     if size % 32:
         raise WeightsError(f"{where}: size: expected a multiple of 32 px, got {size}")
-    iou = fields.get("nms_iou", nms_iou)
+    iou = fields.get("nms_iou", NMS_IOU)
     if isinstance(iou, bool) or not (isinstance(iou, int | float) and 0 <= iou <= 1):
         raise WeightsError(f"{where}: nms_iou: expected a number from 0 to 1, got {_short(iou)}")
     try:
