@@ -90,21 +90,12 @@ def evaluate(
         raise typer.BadParameter(f"--split: expected one or more of {', '.join(known)}")
     sources = [_open(one, device) for one in (weights, against) if one]
     names = next((source.names for source in sources if not isinstance(source, Path)), None)
-
-    def note(problem: Problem) -> None:
-        known = f" ({weights} was not trained on it)" if names and problem.kind == "unknown class" else ""
-        notes(replace(problem, what=problem.what + known))
-
-    notes = Notes(strict)
     need_images = any(not isinstance(source, Path) for source in sources)
     options = ReadOptions(
         clip=False, rescale=rescale, allow_outside=allow_outside, need_images=need_images,
         progress=follow_reading(quiet),
     )  # fmt: skip
-    dataset = read_dataset(data, splits, names=names, report=note, options=options)
-    notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
-    for line in notes.lines():
-        warn(line)
+    dataset = _read(data, splits, names, weights, Notes(strict), options)
     ids = list(annotations or []) or _annotations(data, splits)
     results = []
     for source in sources:
@@ -143,6 +134,22 @@ def evaluate(
         show_steps(result)
     if other:
         show_comparison(result, other, weights, against)
+
+
+def _read(
+    data: Path, splits: Sequence[str], names: Sequence[str] | None, weights: str, notes: Notes, options: ReadOptions
+) -> Dataset:
+    """The dataset, with the detector's classes if it has names; prints what was repaired or left out."""
+
+    def note(problem: Problem) -> None:
+        known = f" ({weights} was not trained on it)" if names and problem.kind == "unknown class" else ""
+        notes(replace(problem, what=problem.what + known))
+
+    dataset = read_dataset(data, splits, names=names, report=note, options=options)
+    notes.refuse_remains(len(dataset), sum(len(sample.boxes) for sample in dataset.samples))
+    for line in notes.lines():
+        warn(line)
+    return dataset
 
 
 def _open(weights: str, device: str) -> "Detector | Path":

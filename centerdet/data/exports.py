@@ -90,12 +90,12 @@ def _recognize_json(path: Path) -> str | None:
     return "fiftyone" if b'"labels"' in start and b'"classes"' in start[:200] else None
 
 
-def _list_folders(root: Path, suffix: str) -> dict[str, list[Path]]:
-    """The files of a suffix by the folder of root that they lie in; "all" where they lie in root itself."""
+def _list_folders(root: Path) -> dict[str, list[Path]]:
+    """The JSON files by the folder of root that they lie in; "all" where they lie in root itself."""
     if root.is_file():
         return {"all": [root]}
     splits: dict[str, list[Path]] = {}
-    for path in walk_files(root, (suffix,)):
+    for path in walk_files(root, (".json",)):
         parts = path.relative_to(root).parts
         splits.setdefault(parts[0] if len(parts) > 1 else "all", []).append(path)
     return {"all": [path for paths in splits.values() for path in paths]} if "all" in splits else splits
@@ -233,10 +233,10 @@ def _read_fiftyone(paths: Sequence[Path], finder: Finder, report: Report) -> Ite
 
 
 EXPORTS: dict[str, tuple[Callable[[Path], dict[str, list[Path]]], Callable[..., Iterator[Item]]]] = {
-    "labelme": (lambda root: _list_folders(root, ".json"), _read_labelme),
-    "vott": (lambda root: _list_folders(root, ".json"), _read_vott),
+    "labelme": (_list_folders, _read_labelme),
+    "vott": (_list_folders, _read_vott),
     "supervisely": (_list_supervisely, _read_supervisely),
-    "fiftyone": (lambda root: _list_folders(root, ".json"), _read_fiftyone),
+    "fiftyone": (_list_folders, _read_fiftyone),
     "csv": (list_tables, read_tables),
 }
 """Format -> what lists its splits with their files, and what reads the files of one."""

@@ -70,16 +70,13 @@ def list_voc_unpaired(root: Path, splits: Sequence[str]) -> Iterator[tuple[Path,
     """(file, what) of each annotation without an image, or image without one, that the splits do not name."""
     lists = [open_split(root, split) for split in splits]
     for folder in dict.fromkeys(folder for folder, _ in lists):
-        named = {stem for place, file in lists if place == folder for _, stem in read_list(place, file, _ignore)}
+        files = [file for place, file in lists if place == folder]
+        named = {stem for file in files for _, stem in read_list(folder, file, lambda problem: None)}
         place = folder.images[0]
         images = {path.relative_to(place).with_suffix("").as_posix(): path for path in find_images(place)}
         notes = {path.relative_to(folder.notes).with_suffix("").as_posix(): path for path in folder.list_annotations()}
         for stem in sorted((images.keys() ^ notes.keys()) - named):
             yield images.get(stem) or notes[stem], "no annotation" if stem in images else "no image"
-
-
-def _ignore(problem: Problem) -> None:
-    pass
 
 
 def _find_folder(root: Path) -> VocFolder | None:

@@ -87,7 +87,7 @@ def train(
         ):
             if group.rank > 0:  # the first process reports for all
                 progress = reading = None
-                notice, options = _ignore, replace(options, progress=iter)
+                notice, options = lambda _: None, replace(options, progress=iter)
             return _train(
                 config, group, device, network, resume, accept_changes, strict, options, progress, reading, notice
             )
@@ -227,10 +227,6 @@ def _train(
     if main:
         detector.save(out / "final.safetensors", config=asdict(config), step=state.step)
     return detector
-
-
-def _ignore(_: str) -> None:
-    """Drop a notice that the first process prints."""
 
 
 def _validate(detector: Detector, val: Dataset, group: Group, interrupt: Interrupt) -> Evaluation:
