@@ -100,12 +100,8 @@ class PyTorchRuntime(Runtime):
         """Write the weights in half precision, with all that `load` needs and any JSON `fields` beside it."""
         if wrong := fields.keys() & {"model", "names", "size", "crc32"}:
             raise ConfigError(f"{min(wrong)}: is written by save itself: choose another name for the field")
-        halves = {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in halve(self.network).state_dict().items()
-        }
         header = {"model": self.network.options, "names": self.names, "size": self.size, "nms_iou": self.nms_iou}
-        write_tensors(path, halves, {**header, **fields})
+        write_tensors(path, _halves(self.network), {**header, **fields})
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See `Runtime`."""
@@ -151,14 +147,18 @@ def load_network(path: str | Path, tensors: Mapping[str, Tensor], fields: Mappin
 def halve(network: Network) -> Network:
     """A copy with every number rounded to half precision, as a weights file has them: evaluate this one."""
     network = deepcopy(network)
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            rounded = tensor.half()
-            if not torch.isfinite(rounded).all():
-                peak = tensor.abs().max().item()
-                raise WeightsError(f"{name}: expected finite numbers up to 65,504 (half precision), got {peak:g}")
-            tensor.copy_(rounded)
+    network.load_state_dict(_halves(network))
     return network
+
+
+def _halves(network: Network) -> dict[str, Tensor]:
+    halves = {}
+    for name, tensor in network.state_dict().items():
+        halves[name] = tensor.half() if tensor.is_floating_point() else tensor
+        if not torch.isfinite(halves[name]).all():
+            peak = tensor.abs().max().item()
+            raise WeightsError(f"{name}: expected finite numbers up to 65,504 (half precision), got {peak:g}")
+    return halves
 
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
