@@ -69,6 +69,7 @@ def test_train_writes_weights_checkpoints_and_a_log(run: Path) -> None:
     assert (run / "log.csv").read_text().startswith("step,")
 
 
+@pytest.mark.soak
 def test_early_stopping_is_reported(shapes: Path, tmp_path: Path) -> None:
     rest = ["--epochs", "9", "--patience", "1", "--lr", "0", "--backbone-lr", "0"]
     done = call("train", "--data", shapes, "--out", tmp_path / "run", *TINY, *rest)

@@ -50,7 +50,8 @@ def test_no_batchnorm_is_left_and_the_network_is_untouched(runtime: PyTorchRunti
     assert network.training and any(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", pytest.param("resnet18", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18"])
 def test_the_graph_is_exported_with_any_batch(backbone: str) -> None:
     graph = Graph(tiny_network(backbone=backbone, freeze=2))
     program = torch.export.export(

@@ -223,9 +223,8 @@ def test_a_failure_of_the_runtime_is_one_answer(capsys: pytest.CaptureFixture[st
     assert "RuntimeError: a failure of the library" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("sign", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_stops_after_the_accepted_requests(sign: signal.Signals, code: int) -> None:
     with start_command("--threads", "1") as (url, process), ThreadPoolExecutor(4) as pool, connect(url):
         answers = [pool.submit(httpx.post, f"{url}/detect", content=CAT, timeout=60) for _ in range(4)]
