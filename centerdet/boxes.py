@@ -85,7 +85,7 @@ def nms(boxes: Floats, scores: Floats, labels: NDArray[np.integer], iou: float) 
     boxes, labels = boxes[order], labels[order]
     limit = np.asarray(iou, boxes.dtype)
     if float(limit) > iou:  # compare with the double itself: nothing of this dtype lies between the two
-        limit = np.nextafter(limit, -1)
+        limit = np.nextafter(limit, np.asarray(-1, boxes.dtype))  # of one dtype, for NumPy 1
     stays = np.ones(len(boxes), bool)
     for start in range(0, len(boxes), BLOCK):
         # Invariant: rows before `start` are settled, and what they suppress is marked.
