@@ -45,7 +45,8 @@ class Matched:
     """The best detections of each class and image, and their matches.
 
     arrays: with the detections `rows` (D,) of those given. order (D,) by class, then falling score. in_cell (D,) by
-    rank: the number of better ones in the class and image. real (A, G): ground truths that count.
+    rank: the number of better ones in the class and image. inside (A, D) by rank: whether the area of a detection is in
+    the range. real (A, G): ground truths that count.
     parts: the numbers of some thresholds, and the matches there; all together have each threshold once.
     """
 
@@ -53,6 +54,7 @@ class Matched:
     rows: Ints
     order: Ints
     in_cell: Ints
+    inside: Mask
     real: Mask
     parts: list[tuple[Ints, Matches]]
 
@@ -79,12 +81,13 @@ def match_detections(arrays: Arrays, rules: Rules) -> Matched:
     thresholds = np.minimum(rules.thresholds, HIGHEST)
     rising = np.argsort(thresholds, kind="stable")
     parts = []
-    with ThreadPoolExecutor(1) as pool:  # sorting beside all that does not need the order
+    with ThreadPoolExecutor(1) as pool:  # sorting, and what needs the order alone, beside all the rest
         ordering = pool.submit(order_by_class, arrays.det_scores, arrays.det_labels, arrays.num_classes)
         floor = float(thresholds[rising[0]])
         det, truth, iou = overlapping_pairs(arrays, cells, floor if floor > 0 else -1, by_sides=True)
         order, rank = ordering.result()
         in_cell = pool.submit(_rank_in_cell, cells, order)
+        inside = pool.submit(_find_inside, arrays, order, rules.ranges)
         rank = rank[det]
         for start in range(0, len(rising), MOST_THRESHOLDS):
             numbers = rising[start : start + MOST_THRESHOLDS]
@@ -92,7 +95,7 @@ def match_detections(arrays: Arrays, rules: Rules) -> Matched:
             pairs = rank[reach], truth[reach], iou[reach]
             matches = match(*pairs, cells.truth, arrays.gt_crowd, outer, thresholds[numbers])
             parts.append((numbers, matches._replace(bits=matches.bits[extra:])))
-    return Matched(arrays, rows, order, in_cell.result(), real, parts)
+    return Matched(arrays, rows, order, in_cell.result(), inside.result(), real, parts)
 
 
 def _best_rows(arrays: Arrays, cells: Cells, limit: int) -> Ints:
@@ -120,6 +123,12 @@ def _rank_in_cell(cells: Cells, order: Ints) -> Ints:
     return in_cell
 
 
+def _find_inside(arrays: Arrays, order: Ints, ranges: tuple[tuple[float, float], ...]) -> Mask:
+    """By rank, whether the area of a detection is in each range, (A, D)."""
+    area = (box_area(arrays.det_boxes) if arrays.det_area is None else arrays.det_area)[order]
+    return np.array([(low <= area) & (area <= high) for low, high in ranges])
+
+
 def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, full: bool = True) -> Curves:
     """Precision, recall and score at every threshold, recall, class, area range and limit.
 
@@ -128,19 +137,17 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
     """
     arrays, classes = matched.arrays, matched.arrays.num_classes
     edges = np.append(0, np.cumsum(np.bincount(arrays.det_labels, minlength=classes)))  # (C + 1,) ranks
-    det_area = (box_area(arrays.det_boxes) if arrays.det_area is None else arrays.det_area)[matched.order]
-    det_scores = arrays.det_scores[matched.order].astype(np.float64, copy=False)
+    det_scores = arrays.det_scores[matched.order].astype(np.float64, copy=False) if full else np.empty(0)
     shape = len(rules.ranges), len(rules.limits), len(rules.thresholds), classes
     recall = np.full(shape, -1.0)
     precision, scores = (np.full((*shape, len(rules.recalls)), -1.0) for _ in range(2))
-    for a, (low, high) in enumerate(rules.ranges):
-        inside = (low <= det_area) & (det_area <= high)
+    for a in range(len(rules.ranges)):
         positive = np.bincount(arrays.gt_labels[matched.real[a]], minlength=classes)
         some = np.flatnonzero(positive)
         needed = _needed(positive, rules.recalls)
         for m in range(len(rules.limits)) if full else (len(rules.limits) - 1,):
             limit = None if m == len(rules.limits) - 1 else rules.limits[m]
-            for t, rank, label, total in _true_positives(matched, edges, a, inside, limit, void):
+            for t, rank, label, total in _true_positives(matched, edges, a, limit, void):
                 starts = np.searchsorted(label, np.arange(classes + 1))
                 recall[a, m, t, some] = np.diff(starts)[some] / positive[some]
                 if not full and a == 0:  # of the detections of a smaller limit, the same are true
@@ -158,12 +165,12 @@ def draw_curves(matched: Matched, rules: Rules, void: Mask | None = None, *, ful
 
 
 def _true_positives(
-    matched: Matched, edges: Ints, a: int, inside: Mask, limit: int | None, void: Mask | None
+    matched: Matched, edges: Ints, a: int, limit: int | None, void: Mask | None
 ) -> Iterator[tuple[int, Ints, Ints, Ints]]:
     """(t, rank, label, total) for each threshold: the true positives, and the detections that count up to each.
 
-    edges (C + 1,): ranks at which the classes begin. a: the area range. inside (D,): detections in it, by rank.
-    limit: detections of a class in an image, where it is not the largest one.
+    edges (C + 1,): ranks at which the classes begin. a: the area range. limit: detections of a class in an
+    image, where it is not the largest one.
 
     There are four index spaces, each a selection of the one before and all in score order: ranks 0 ... D - 1 of the
     detections, class by class; `use`, the matches that an area range counts or ignores; `won`, those of `use` that
@@ -177,7 +184,7 @@ def _true_positives(
     Take one class of 4 detections in the range, of which the second is matched to a crowd and the fourth to a real
     object. Up to the fourth the running count is 4 and the correction -1 + 0, so its precision is 1 / 3.
     """
-    arrays = matched.arrays
+    arrays, inside = matched.arrays, matched.inside[a]
     running = np.append(0, np.cumsum(inside if limit is None else inside & (matched.in_cell < limit)))
     for numbers, matches in matched.parts:
         correct, in_range = matched.real[a, matches.truth], inside[matches.rank]
