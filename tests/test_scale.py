@@ -43,16 +43,6 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "predict_ray.py"
 OPTIONS: dict[str, Any] = {"actors": 2, "shard_size": 4, "score_threshold": 0.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each of Ray's seven processes imports jsonschema, which compiles a grammar for seconds if this is installed."""
-    folder = tmp_path_factory.mktemp("light")
-    (folder / "rfc3987_syntax.py").write_text("raise ImportError\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        yield
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """20 images, of which two have no objects and one has a difficult one: what the random weights detect, shifted."""
