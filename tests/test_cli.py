@@ -169,18 +169,20 @@ def test_every_field_of_the_config_is_an_option_with_its_help() -> None:
 
 
 def test_the_shell_completes_commands_and_options() -> None:
+    def ask(**environment: str) -> str:
+        return runner.invoke(app, [], prog_name="centerdet", env=environment).stdout
+
     def complete(line: str) -> list[str]:
         words = line.split(" ")
-        asked = {"_CENTERDET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-        return program(**asked).stdout.split()
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        return ask(_CENTERDET_COMPLETE="complete_bash", **asked).split()
 
     assert set(complete("centerdet ")) >= set(COMMANDS)
     assert complete("centerdet ev") == ["evaluate"]
     assert {"--epochs", "--ema"} <= set(complete("centerdet train --e")) <= {"--epochs", "--ema"}
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the one that is named
     assert "_CENTERDET_COMPLETE=complete_bash" in program("--show-completion", "bash", **named).stdout
-    asked = {"_CENTERDET_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "centerdet train --pres"}
-    assert "--preset" in program(**asked).stdout
+    assert "--preset" in ask(_CENTERDET_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="centerdet train --pres")
 
 
 def test_labels_of_progress_bars_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
