@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from centerdet.text import format_table
 
 PERMISSIVE = re.compile(
-    r"\b(0BSD|Apache|BSD|BSL-1\.0|CC0-1\.0|HPND|ISC|MIT|MPL-2\.0|PSF|Python Software Foundation|Unlicense|Zlib)\b",
+    r"\b(0BSD|Apache|BSD|BSL-1\.0|CC0-1\.0|HPND|ISC|MIT|MPL[- ]2\.0|PSF|Python Software Foundation|Unlicense|Zlib)\b",
     re.IGNORECASE,
 )
 ALLOWED = {
