@@ -7,6 +7,7 @@ few may survive; the survivors are printed.
 import ast
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -65,15 +66,19 @@ def is_caught(folder: Path) -> bool:
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     by_hand = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", "not search and not tensors", *TESTS]
     for call in (by_hand, ["-c", SEARCH]):
-        try:
-            done = subprocess.run(
-                [sys.executable, *call], cwd=folder / "tests", env=environment, capture_output=True, timeout=300
-            )
-        except subprocess.TimeoutExpired:  # an endless loop
-            return True
+        command = [sys.executable, *call]
+        done = subprocess.run(
+            command, cwd=folder / "tests", env=environment, capture_output=True, check=False, preexec_fn=limit
+        )
         if done.returncode:
             return True
     return False
+
+
+def limit() -> None:
+    """An endless loop, or one that allocates, is an error: 4 GiB, and 100 s of CPU time, four times what is needed."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
 
 
 def copy_to(folder: Path) -> Path:
