@@ -30,7 +30,9 @@ FOLDERS = (".ci", "centerdet", "docs", "scripts", "tests", "weights")
 TEXTS = sorted(
     path
     for path in [*ROOT.glob("*"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
-    if path.is_file() and path.suffix in {"", ".md", ".py", ".toml", ".yml", ".yaml", ".txt", ".svg"}
+    if path.is_file()
+    and path.suffix in {"", ".md", ".py", ".toml", ".yml", ".yaml", ".txt", ".svg"}
+    and not path.name.startswith(".coverage")  # data that coverage leaves
 )
 
 
