@@ -109,8 +109,8 @@ def evaluate_shards(out: str | Path, dataset: Dataset) -> Accumulator:
     """A dataset's images with their detections in a complete folder of `predict_dataset`, collected by Ray.
 
     `compute()` and `compute_coco()` of the result equal an evaluation of the same detections bit for bit. Images are
-    matched by their paths as written; those in the folder alone are left out, and one with an error is a DataError. AP
-    needs predictions with score_threshold=0.
+    matched by their paths as written: those in the folder alone are left out, one that it has twice counts once, and
+    one with an error is a DataError. AP needs predictions with score_threshold=0.
     """
     ray = _import_ray()
     shards, names = list_shards(Path(out).absolute())
@@ -119,16 +119,18 @@ def evaluate_shards(out: str | Path, dataset: Dataset) -> Accumulator:
     if absent := sum(not shard.exists() for shard in shards):
         raise DataError(f"{out}: {absent} of {plural(len(shards), 'shard')} are missing: run the prediction again")
     samples = {str(one.path): (number, replace(one, packed=None)) for number, one in enumerate(dataset.samples)}
+    if len(samples) < len(dataset):
+        raise DataError(f"dataset: {plural(len(dataset) - len(samples), 'image')} listed twice")
+    images = [[samples.pop(row["path"], None) for row in read_rows(shard, ["path"])] for shard in shards]
+    if samples:
+        raise DataError(
+            f"{out}: {len(samples)} of the dataset's {len(dataset)} images are missing: {min(samples)}, ..."
+        )
     collected = Accumulator(len(names))
     with _connect(ray, None):
-        collect, tasks = ray.remote(_collect), []
-        for shard in shards:
-            images = [samples.get(row["path"]) for row in read_rows(shard, ["path"])]
-            tasks.append(collect.remote(shard, images, len(names)))
-        for task in tasks:
+        collect = ray.remote(_collect)
+        for task in [collect.remote(*one, len(names)) for one in zip(shards, images, strict=True)]:
             collected.merge(ray.get(task))
-    if len(collected) < len(dataset):
-        raise DataError(f"{out}: {len(dataset) - len(collected)} of the dataset's {len(dataset)} images are missing")
     return collected
 
 

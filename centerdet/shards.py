@@ -87,9 +87,12 @@ def list_shards(out: Path) -> tuple[list[Path], tuple[str, ...]]:
 def _read_options(out: Path) -> dict[str, Any]:
     path = out / OPTIONS
     try:
-        options: dict[str, Any] = json.loads(path.read_bytes())
-        if missing := {"images", "shard_size", "names"} - dict(options).keys():
-            raise ValueError(f"{min(missing)} is missing")
+        options: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        for name in ("images", "shard_size"):
+            if type(options.get(name)) is not int or options[name] < 1:
+                raise ValueError(f"{name}: got {options.get(name)!r:.80}")
+        if not isinstance(options.get("names"), list) or not all(isinstance(name, str) for name in options["names"]):
+            raise ValueError(f"names: got {options.get('names')!r:.80}")
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read: expected a folder of predict_dataset: {error}") from error
     return options

@@ -6,7 +6,6 @@ nothing had happened. Commands run in forks of this process, which saves their s
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from centerdet.training.checkpoints import RunState, load_checkpoint, save_check
 from centerdet.training.loop import train
 
 psutil = pytest.importorskip("psutil")
+resource = pytest.importorskip("resource")
 soak = pytest.mark.soak
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 

@@ -7,7 +7,6 @@ few may survive; the survivors are printed.
 import ast
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+resource = pytest.importorskip("resource")
 ROOT = Path(__file__).parents[1]
 MODULES = ("arrays", "coco", "coco_curves", "coco_matching", "order", "overlaps", "voc")
 TESTS = ("test_metrics_arrays.py", "test_metrics_voc.py", "test_metrics_coco.py")

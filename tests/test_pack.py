@@ -3,9 +3,7 @@
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from test_loader import _check_same as check_streams
 from test_training import _check_same as check_weights
-from tiny import tiny_config
+from tiny import full_disk, tiny_config
 from typer.testing import CliRunner
 
 from centerdet.cli import app
@@ -243,14 +241,9 @@ def test_a_pass_stopped_before_its_labels_were_written(data: Path, whole: Path, 
 def test_a_full_disk_is_named_and_the_same_command_continues(
     data: Path, whole: Path, tmp_path: Path, limit: int
 ) -> None:
-    before, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        with pytest.raises(WriteError, match=r"pack: cannot be written: File too large; the same command continues"):
-            pack(data, tmp_path / "pack")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, action)
+    message = "pack: cannot be written: File too large; the same command continues"
+    with full_disk(limit), pytest.raises(WriteError, match=message):
+        pack(data, tmp_path / "pack")
     pack(data, tmp_path / "pack")
     assert content(tmp_path / "pack") == content(whole)
 

@@ -160,8 +160,10 @@ def test_ray_that_runs_already_is_used_and_continues(predicted: Path, images: Da
     ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
     try:
         more = Dataset([*images.samples, Sample(Path("more.png"))], NAMES)
-        with pytest.raises(DataError, match="1 of the dataset's 21 images are missing"):
+        with pytest.raises(DataError, match=r"1 of the dataset's 21 images are missing: more\.png"):
             evaluate_shards(predicted, more)
+        with pytest.raises(DataError, match="dataset: 1 image listed twice"):
+            evaluate_shards(predicted, Dataset([*images.samples, images.samples[0]], NAMES))
         broken = Dataset([*images.samples, Sample(Path(paths[-1]))], NAMES)
         with pytest.raises(DataError, match=r"missing\.jpg: no such image"):
             evaluate_shards(predicted, broken)

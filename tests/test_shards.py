@@ -105,7 +105,21 @@ def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
     check_options(tmp_path, options)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"5", b"[]", b"{}", b'{"images": 5, "names": []}', b"\xff"])
+GOOD = {"images": 5, "shard_size": 2, "names": ["a"]}
+WRONG = [
+    json.dumps({**GOOD, **wrong}).encode()
+    for wrong in (
+        {"images": "5"},
+        {"images": 0},
+        {"shard_size": 0},
+        {"shard_size": True},
+        {"names": [1]},
+        {"names": "a"},
+    )
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"5", b"[]", b"{}", b'{"images": 5, "names": []}', b"\xff", *WRONG])
 def test_a_file_of_options_that_is_none_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "_options.json").write_bytes(content)
     for read in (lambda: list_shards(tmp_path), lambda: check_options(tmp_path, {"images": 5})):

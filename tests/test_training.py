@@ -4,20 +4,20 @@ import csv
 import math
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_calibration, tiny_config, tiny_network
+from tiny import full_disk, tiny_calibration, tiny_config, tiny_network
 
 from centerdet.data.formats import keep_classes, read_dataset
 from centerdet.data.shapes import SHAPE_NAMES, write_shapes
@@ -130,18 +130,14 @@ def test_a_damaged_newest_state_is_passed_over_with_a_message(
 
 @pytest.mark.soak
 def test_a_full_disk_leaves_a_run_that_resumes(data: Path, run: Path, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out, disk = tmp_path / "full", ExitStack()
 
     def fill(progress: Progress) -> None:
         if progress.step == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+            disk.enter_context(full_disk(2**20))
 
-    out = tmp_path / "full"
-    try:
-        with pytest.raises((OSError, CenterdetError), match="large"):
-            train(tiny_config(data, out), progress=fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with disk, pytest.raises((OSError, CenterdetError), match="large"):
+        train(tiny_config(data, out), progress=fill)
     assert sorted(path.name for path in out.iterdir()) == ["checkpoint-00000002.safetensors", "data.json"]
     train(tiny_config(data, out), resume=True)
     _check_same(run, out, "checkpoint-00000006.safetensors")

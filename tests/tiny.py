@@ -1,9 +1,12 @@
 """What several tests share: a network, a detector and training options as small as they go."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import torch
 
 from centerdet import Detector
@@ -47,3 +50,15 @@ def tiny_config(data: Path, out: Path, **changes: Any) -> "TrainConfig":
         "epochs": 1.0, "batch": 2, "sizes": (64,), "warmup": 2, "checkpoint_every": 2, "device": "cpu",
     }  # fmt: skip
     return TrainConfig.of(**{**options, **changes})
+
+
+@contextmanager
+def full_disk(largest: int) -> Iterator[None]:
+    """No file can grow beyond `largest` bytes: as on a full disk, a part of it can be written."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -35,16 +35,11 @@ def fold(module: Module) -> Module:
     module = deepcopy(module).eval().requires_grad_(False)
     for parent in list(module.modules()):
         children = list(parent.named_children())
-        for (name, conv), (norm_name, norm) in pairwise(children):
+        for (_, conv), (name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                plain = nn.Conv2d(
-                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,  # type: ignore[arg-type]
-                    conv.dilation, conv.groups, device="meta",  # type: ignore[arg-type]
-                )  # fmt: skip
                 weight, bias = _folded_weights(conv, norm)
-                plain.weight, plain.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
-                setattr(parent, name, plain)
-                setattr(parent, norm_name, nn.Identity())
+                conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+                setattr(parent, name, nn.Identity())
     return module
 
 
