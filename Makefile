@@ -32,7 +32,7 @@ coverage: $(VENV)/.dev  ## the fast tests with the share of lines that they run 
 	$(BIN)/$(PYTEST) -m "not soak and not alone" --cov=centerdet --cov-report=term:skip-covered
 
 soak: coverage  ## coverage, then the slow tests; those that measure time or memory run alone, after the others
-	$(PIP) -e '.[ray]'
+	$(PIP) -e '.[ray]' 'atheris; sys_platform == "linux"'
 	$(BIN)/$(PYTEST) -m "soak and not alone"
 	$(BIN)/python -m pytest -m "soak and alone"
 

@@ -456,34 +456,56 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_watch)
 
 
+class Example:
+    """A reader's valid files in a folder of their own; `read` puts another content in the place of one.
+
+    targets: the files to damage.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.reader, self.place = name, READERS[name], Path(tempfile.mkdtemp(prefix="fuzz-"))
+        self.root = self.place / "root"
+        self.root.mkdir()
+        (self.place / "outside").mkdir()
+        Image.new("RGB", (20, 16)).save(self.place / "outside" / "secret.jpg")
+        self.reader.make(self.root)
+        self.files = {path: path.read_bytes() for path in sorted(self.root.rglob("*")) if path.is_file()}
+        self.targets = [path for path in sorted(self.root.glob(self.reader.files)) if path.is_file()]
+        self.reader.read(self.root)  # imports, and the memory of a good file
+
+    def __enter__(self) -> "Example":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.place)
+
+    def damage(self, content: bytes, draw: random.Random) -> bytes:
+        """The content with some changes, in half of the cases with repaired checksums."""
+        content = damage(content, draw, self.reader.tokens)
+        return self.reader.repair(content) if self.reader.repair and draw.random() < 0.5 else content
+
+    def read(self, path: Path, content: bytes) -> tuple[str, str]:
+        """The message of an error, and what must not happen; empty for none."""
+        if {one for one in self.root.rglob("*") if one.is_file()} != self.files.keys():
+            shutil.rmtree(self.root)
+        for one, original in self.files.items():
+            if not one.is_file() or one in self.targets or self.name in ("log", "journal"):
+                one.parent.mkdir(parents=True, exist_ok=True)
+                one.write_bytes(content if one == path else original)
+        return _run(self.reader, self.root)
+
+
 def fuzz(name: str, cases: int, seed: int = 0, out: Path | None = None, only: bytes | None = None) -> Outcome:
     """Run cases of one reader; only: the content to read in all of them."""
-    reader, outcome, known = READERS[name], Outcome(), set[str]()
-    place = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    root = place / "root"
-    root.mkdir()
-    (place / "outside").mkdir()
-    Image.new("RGB", (20, 16)).save(place / "outside" / "secret.jpg")
-    reader.make(root)
-    files = {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-    targets = [path for path in sorted(root.glob(reader.files)) if path.is_file()]
-    corpus = [(path, files[path]) for path in targets]
-    start = time.process_time()
-    try:
-        reader.read(root)  # imports, and the memory of a good file
+    outcome, known, start = Outcome(), set[str](), time.process_time()
+    with Example(name) as example:
+        count = len(example.targets)
+        corpus = [(path, example.files[path]) for path in example.targets]
         for number in range(cases):
             draw = random.Random(f"{seed} {name} {number}")
-            path, content = draw.choice(corpus[: len(targets)] if draw.random() < 0.7 else corpus[-200:])
-            content = damage(content, draw, reader.tokens) if only is None else only
-            if only is None and reader.repair and draw.random() < 0.5:
-                content = reader.repair(content)
-            if {one for one in root.rglob("*") if one.is_file()} != files.keys():
-                shutil.rmtree(root)
-            for one, original in files.items():
-                if not one.is_file() or one in targets or name in ("log", "journal"):
-                    one.parent.mkdir(parents=True, exist_ok=True)
-                    one.write_bytes(content if one == path else original)
-            message, finding = _run(reader, root)
+            path, content = draw.choice(corpus[:count] if draw.random() < 0.7 else corpus[-200:])
+            content = example.damage(content, draw) if only is None else only
+            message, finding = example.read(path, content)
             shown = re.sub(r"/\S*|\d+|'[^']*'", "", message)[:80]
             outcome.kinds[message.partition(":")[0] or "read"] += 1
             if finding:
@@ -494,10 +516,7 @@ def fuzz(name: str, cases: int, seed: int = 0, out: Path | None = None, only: by
             elif shown not in known and len(content) < 100_000:
                 known.add(shown)
                 corpus.append((path, content))
-    finally:
-        shutil.rmtree(place)
-    outcome.seconds = time.process_time() - start
-    outcome.memory = _peak()
+    outcome.seconds, outcome.memory = time.process_time() - start, _peak()
     return outcome
 
 

@@ -64,6 +64,23 @@ def run_script(name: str, *words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.soak
+def test_fuzz_coverage(tmp_path: Path) -> None:
+    """It ends well without a finding, and at the first one."""
+    pytest.importorskip("atheris")
+    run_script("fuzz_coverage", "coco", "--cases", 300, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+    code = f"""
+import sys; sys.path.insert(0, {str(SCRIPTS)!r})
+import fuzz, fuzz_coverage
+fuzz._run = lambda *_: ("", "made up")
+fuzz_coverage.main("log", 10, 1, fuzz_coverage.Path("."))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode and "FindingError: log: made up" in done.stdout + done.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_every_script_is_run_by_a_test() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     runs = ('script_is("{}")', 'run_script("{}"', "import {}\n", '"scripts" / "{}.py"')
