@@ -220,7 +220,7 @@ def test_benchmark(devkit: Path) -> None:
 
 @pytest.mark.soak
 def test_benchmark_training(devkit: Path) -> None:
-    assert "the recipe" in run_script("benchmark_training", devkit, "--threads", 1, "--rounds", 5)
+    assert "the recipe" in run_script("benchmark_training", devkit, "--threads", 1, "--rounds", 1, "--size", 64)
 
 
 @pytest.mark.soak
