@@ -213,12 +213,6 @@ def test_tile_gain(script: ModuleType, devkit: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.soak
-def test_benchmark(devkit: Path) -> None:
-    shown = run_script("benchmark", devkit, "--threads", 1, "--steps", 40)
-    assert "train, freeze 3 (the recipe)" in shown and "predict" in shown and "evaluate" in shown
-
-
-@pytest.mark.soak
 def test_benchmark_training(devkit: Path) -> None:
     assert "the recipe" in run_script("benchmark_training", devkit, "--threads", 1, "--rounds", 1, "--size", 64)
 

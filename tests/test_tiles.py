@@ -193,9 +193,9 @@ def test_a_trained_detector_finds_more_small_shapes_with_tiles(tmp_path: Path) -
     from centerdet import TrainConfig, train
 
     write_shapes(tmp_path / "shapes", train=400, val=1, size=192)
-    config = TrainConfig(
+    config = TrainConfig.of(
         data=str(tmp_path / "shapes"), out=str(tmp_path / "run"), val=(), init_from="voc", epochs=6, batch=8,
-        sizes=(192,), zoom=(0.85, 1.3), mosaic=0, device="cpu",
+        sizes=(192,), zoom=(0.85, 1.3), device="cpu",
     )  # fmt: skip
     detector = train(config)
     scenes = [draw_scene(np.random.default_rng((7, number)), 192) for number in range(16)]
