@@ -25,7 +25,7 @@ check: $(VENV)/.dev  ## linter, format, types and import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## check, then the fast tests on all cores (3.5 minutes on two)
+test: check  ## check, then the fast tests on all cores (3 minutes on two)
 	$(BIN)/$(PYTEST) -m "not soak"
 
 coverage: $(VENV)/.dev  ## the fast tests with the share of lines that they run (tracing costs two fifths more time)
