@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import CenterdetError, DataError, MissingDataError, WriteError
+from .text import explain
 
 __all__ = [
     "is_companion", "lock_folder", "new_folder", "open_atomic", "read_file", "walk_files", "write_atomic", "writing",
@@ -82,7 +83,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise MissingDataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"{path}: cannot be read: {explain(error)}") from error
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def writing(path: Path) -> Iterator[None]:
     except CenterdetError:  # some are OSErrors as well
         raise
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise WriteError(f"{path}: cannot be written: {explain(error)}") from error
 
 
 def write_atomic(path: str | Path, content: bytes, *, sync: bool = True) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from .errors import ConfigError, ImageError, MissingImageError
 from .image_files import drop_texts, open_heif
 from .orientation import read_orientation, turn_pixels
+from .text import explain
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -171,7 +172,7 @@ def _open_file(path: str | Path) -> BinaryIO:
     except IsADirectoryError:
         raise ImageError(f"{path}: expected an image, got a folder: stream() reads folders") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read: {error}") from error
+        raise ImageError(f"{path}: cannot be read: {explain(error)}") from error
 
 
 def _load_file(file: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]:

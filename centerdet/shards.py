@@ -17,6 +17,7 @@ from .detector import Detector
 from .errors import ConfigError, DataError, ImageError
 from .files import open_atomic, write_atomic
 from .images import load, read_stream
+from .text import explain
 
 __all__ = ["LIST", "Paths", "check_options", "list_shards", "predict_rows", "read_rows", "write_list", "write_rows"]
 
@@ -131,7 +132,7 @@ def _load(path: str) -> Any:
     except ImportError as error:  # no image of this kind can be read
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except Exception as error:  # each file system raises its own kinds
-        raise ImageError(f"{path}: cannot be read: {error}") from error
+        raise ImageError(f"{path}: cannot be read: {explain(error)}") from error
     return load(content, where=path)
 
 

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["as_tuple", "format_percent", "format_table", "nearest", "plural"]
+__all__ = ["as_tuple", "explain", "format_percent", "format_table", "nearest", "plural"]
 
 FEW = 20
 """Names that a message lists at most."""
@@ -13,6 +13,11 @@ FEW = 20
 def as_tuple(names: str | Iterable[str]) -> tuple[str, ...]:
     """Names as a tuple; a single string is one name."""
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def explain(error: Exception) -> str:
+    """The text of an error, without the path that an `OSError` repeats."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def plural(number: int, noun: str) -> str:

@@ -6,6 +6,7 @@ import struct
 import sys
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, features
 
-from centerdet.errors import ConfigError, ImageError
-from centerdet.images import Geometry, load, read_size
+from centerdet.errors import CenterdetError, ConfigError, ImageError
+from centerdet.files import read_file
+from centerdet.images import Geometry, load, read_header, read_size
 
 Pixels = NDArray[np.uint8]
 
@@ -441,3 +443,12 @@ def test_geometry_refuses_what_does_not_fit() -> None:
         Geometry(0, 10, 320)
     with pytest.raises(ImageError, match=r"\(50, 50\)"):
         Geometry(50, 50, 32).forward_image(_photo())
+
+
+@pytest.mark.parametrize(
+    "read", [load, read_header, lambda name: read_file(Path(name))], ids=["load", "header", "file"]
+)
+def test_an_error_of_the_system_names_the_file_once(read: Callable[[str], object]) -> None:
+    with pytest.raises(CenterdetError, match="File name too long") as caught:
+        read("x" * 300)
+    assert str(caught.value).count("x" * 300) == 1

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WriteError
+from ..text import explain
 
 __all__ = ["AnnotatedVideo", "video_name"]
 
@@ -111,4 +112,4 @@ class AnnotatedVideo:
             self._waiting = next(self._packets, None)
 
     def _error(self, error: Exception) -> WriteError:
-        return WriteError(f"{self.path}: cannot be written: {getattr(error, 'strerror', None) or error}")
+        return WriteError(f"{self.path}: cannot be written: {explain(error)}")

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import CenterdetError, DataError, MissingDataError, WriteError
 from ..files import lock_folder, open_atomic
 from ..images import load, resize
-from ..text import as_tuple
+from ..text import as_tuple, explain
 from .fingerprint import dataset_fingerprint
 from .problems import Report
 from .records import PLAIN, ReadOptions
@@ -92,7 +92,7 @@ class Pack:
         try:
             self.pixels = np.asarray(np.memmap(self.file, np.uint8, "r"))
         except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise DataError(f"{self.file}: cannot be read: {error}; pack again") from error
+            raise DataError(f"{self.file}: cannot be read: {explain(error)}; pack again") from error
         if len(self.pixels) != self.ends[-1]:
             expected = f"expected {self.ends[-1]:,} bytes by {LABELS}, got {len(self.pixels):,}"
             raise DataError(f"{self.file}: {expected}: incomplete, or of another pack; pack again")
@@ -173,7 +173,7 @@ def write_pack(
             raise
         except OSError as error:
             hint = "the same command continues"
-            raise WriteError(f"{out}: cannot be written: {error.strerror or error}; {hint}") from error
+            raise WriteError(f"{out}: cannot be written: {explain(error)}; {hint}") from error
 
 
 def _write_images(dataset: Dataset, out: Path, size: int, progress: Callable[[int], object]) -> Rows:

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from ..errors import ConfigError
+from ..text import explain
 from .limits import Limits
 
 __all__ = ["listen", "make_server"]
@@ -23,7 +24,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         hint = "; --port 0 takes any that is free" if port else ""
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}{hint}") from error
+        raise ConfigError(f"cannot listen on {host} port {port}: {explain(error)}{hint}") from error
 
 
 def make_server(app: Starlette, limits: Limits) -> uvicorn.Server:

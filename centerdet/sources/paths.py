@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..files import is_companion
 from ..images import IMAGE_SUFFIXES
+from ..text import explain
 
 __all__ = ["STANDARD_INPUT", "VIDEO_SUFFIXES", "list_files"]
 
@@ -37,7 +38,7 @@ def list_files(source: str, passed_over: Callable[[Path, str], object] = lambda 
         else:
             files = _list_pattern(source, passed_over)
     except (OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be read: {error}") from error
+        raise DataError(f"{source}: cannot be read: {explain(error)}") from error
     if not files:
         raise DataError(f"{source}: {reason}")
     return sorted(files, key=_natural)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ..errors import CenterdetError, ConfigError, ImageError, MissingImageError
 from ..images import Source, load, read_stream
+from ..text import explain
 from .paths import STANDARD_INPUT, VIDEO_SUFFIXES, list_files
 
 __all__ = ["AHEAD", "Found", "Sources", "is_live", "is_url", "newest", "open_sources"]
@@ -249,7 +250,7 @@ def _read_video(path: str) -> Iterator[Found]:
         yield Found(path, None, MissingImageError(f"{path}: no such video"))
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = f"broken video, at frame {number}" if number else "expected a video, this cannot be read as one"
-        yield Found(path, None, ImageError(f"{path}: {reason}: {getattr(error, 'strerror', None) or error}"))
+        yield Found(path, None, ImageError(f"{path}: {reason}: {explain(error)}"))
 
 
 def _stated_seconds(kind: str, stream: Any) -> float:
