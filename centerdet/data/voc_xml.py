@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..orientation import Box
+from ..text import explain
 from .problems import Problem, Report
 from .records import Record, Unreadable, to_flag
 from .sample import Sample
@@ -94,7 +95,7 @@ def parse_annotation(path: Path, report: Report) -> Annotation | None:
         content = path.read_bytes()
         tree = _parse_xml(content)
     except (ParseError, ValueError, LookupError, OSError) as error:
-        cause = f"broken XML: {error}" if not isinstance(error, OSError) else f"cannot be read: {error.strerror}"
+        cause = f"{'cannot be read' if isinstance(error, OSError) else 'broken XML'}: {explain(error)}"
         cause = "DOCTYPE and ENTITY are refused" if isinstance(error, DefusedXmlException) else cause
         report(Problem("broken annotation", str(path), cause))
         return None

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import DataError, ImageError, MissingImageError, WriteError
 from ..files import write_atomic
 from ..images import IMAGE_SUFFIXES, read_size
+from ..text import explain
 from .files import leads_out
 from .sample import Dataset, Sample
 
@@ -100,7 +101,7 @@ def write_files(root: Path, entries: Sequence[Entry], placing: Placing, add: boo
             raise
         except OSError as error:
             hint = ": copy the images" if placing == "link" else ""
-            raise WriteError(f"{path}: cannot {placing} {content} ({error.strerror}){hint}") from error
+            raise WriteError(f"{path}: cannot {placing} {content} ({explain(error)}){hint}") from error
 
 
 def _same(path: Path, content: bytes | Path) -> bool:

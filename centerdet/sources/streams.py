@@ -234,7 +234,7 @@ def _read_video(path: str) -> Iterator[Found]:
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:
-                    yield Found(path, None, ImageError(f"{path}: broken video, at frame {number}: {error.strerror}"))
+                    yield Found(path, None, ImageError(f"{path}: broken video, at frame {number}: {explain(error)}"))
                     continue
                 for frame in frames:
                     start = (frame.time or 0.0) if start is None else start
