@@ -107,6 +107,8 @@ class LabelStudio:
             with urllib.request.urlopen(request, timeout=FETCH_SECONDS) as response:
                 content: bytes = response.read(size)
         except (OSError, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # the answer that it holds
             raise ImageError(f"{request.full_url}: cannot be fetched: {error}") from error
         return content
 
