@@ -4,9 +4,10 @@
 training: a pass over the weights replaces one over the features, which are largest in the early stages.
 """
 
-from copy import deepcopy
+from collections.abc import Callable
+from copy import copy
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,20 +28,27 @@ def _folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
     return conv.weight * scale.view(-1, 1, 1, 1), shift if conv.bias is None else shift + conv.bias * scale
 
 
+def _each(function: Callable[[Any], Any], members: dict[str, Any]) -> dict[str, Any]:
+    """The results of a function by name; None stays None."""
+    return {name: None if member is None else function(member) for name, member in members.items()}
+
+
 def fold(module: Module) -> Module:
     """A copy in evaluation mode, without gradients, with every BatchNorm folded into the preceding convolution.
 
     A BatchNorm belongs to the convolution registered right before it in its parent, as in every backbone here.
     """
-    module = deepcopy(module).eval().requires_grad_(False)
-    for parent in list(module.modules()):
-        children = list(parent.named_children())
-        for (_, conv), (name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                weight, bias = _folded_weights(conv, norm)
-                conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
-                setattr(parent, name, nn.Identity())
-    return module
+    folded = copy(module)  # shallow: a deep copy spends most of its time on the hooks of every layer
+    folded.training = False
+    folded._parameters = _each(lambda one: nn.Parameter(one.detach().clone(), False), module._parameters)
+    folded._buffers = _each(torch.clone, module._buffers)
+    folded._modules = _each(fold, module._modules)
+    for (_, conv), (name, norm) in pairwise(list(folded.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            weight, bias = _folded_weights(conv, norm)
+            conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+            setattr(folded, name, nn.Identity())
+    return folded
 
 
 def forward_folded(module: nn.Module, x: Tensor) -> Tensor:
