@@ -450,7 +450,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         paths = paths[:1] if event == "open" else paths
         for path in paths:
             full = os.path.abspath(path)
-            if not full.startswith((str(root), *LIBRARY, "/proc/", "/sys/", "/dev/")):
+            if not full.startswith((str(root), *LIBRARY, "/proc/", "/sys/", "/dev/null")):
                 noted.append(f"{event} {full:.100}")
 
 

@@ -1,7 +1,7 @@
 """Damaged files of every kind: a reader returns a result or raises a `CenterdetError` that names the file.
 
-`scripts/fuzz.py` damages and watches; here are a few of its cases, and what it has found. What each kind of file may
-hold is in the tests of its reader.
+`scripts/fuzz.py` damages and watches; here are 500 of its cases for each kind, and what it has found. What each kind
+of file may hold is in the tests of its reader.
 """
 
 import importlib.util
@@ -88,6 +88,13 @@ def test_what_watches_the_cases_notices(tmp_path: Path, monkeypatch: pytest.Monk
         root = tmp_path / "root"
         root.mkdir(exist_ok=True)
         assert finding in fuzz._run(fuzz.Reader(lambda _: None, "*", read), root)[1]
+
+
+def test_a_file_beside_an_example_is_outside() -> None:
+    with fuzz.Example("gif") as example:
+        secret = example.place / "outside" / "secret.jpg"
+        finding = fuzz._run(fuzz.Reader(lambda _: None, "*", lambda _: secret.read_bytes()), example.root)[1]
+    assert finding == f"open {secret}"
 
 
 # --- what was found -----------------------------------------------------------------------------------------------
